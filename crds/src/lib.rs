@@ -1,1 +1,33 @@
-//! crds
+//! The API types of group `virtfleet.dev`, one file a kind, with the rules that the API server itself checks (CEL).
+//! No I/O. `crdgen` writes them as CustomResourceDefinitions into `charts/virtfleet-crds`.
+
+pub mod conditions;
+pub mod definitions;
+pub mod host;
+pub mod quantity;
+pub mod storage_pool;
+pub mod storage_volume;
+pub mod teardown;
+pub mod virtual_machine;
+
+pub use host::{Host, HostSpec, HostStatus};
+pub use storage_pool::{StoragePool, StoragePoolSpec, StoragePoolStatus};
+pub use storage_volume::{StorageVolume, StorageVolumeSpec, StorageVolumeStatus};
+pub use teardown::{Teardown, TeardownPolicy};
+pub use virtual_machine::{VirtualMachine, VirtualMachineSpec, VirtualMachineStatus};
+
+pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// API group of all kinds.
+pub const GROUP: &str = "virtfleet.dev";
+/// The one finalizer: added by the controller before placement, removed by it when the teardown is done.
+pub const FINALIZER: &str = "virtfleet.dev/teardown";
+/// Annotation on any object: `Orphan` makes its deletion leave domain and files as they are, without our mark.
+pub const TEARDOWN_ANNOTATION: &str = "virtfleet.dev/teardown";
+/// Annotation on a VirtualMachine: each new value restarts the guest once.
+pub const RESTARTED_AT_ANNOTATION: &str = "virtfleet.dev/restartedAt";
+/// Label on a Node: the controller makes a Host of its name.
+pub const HOST_LABEL: &str = "virtfleet.dev/host";
+/// Namespace of the hosts' ServiceAccounts and Leases.
+pub const HOSTS_NAMESPACE: &str = "virtfleet-hosts";

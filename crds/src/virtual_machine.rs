@@ -1,0 +1,492 @@
+//! VirtualMachine: a guest that runs in a host's own libvirtd.
+
+use crate::storage_volume::{Allocation, DeletionPolicy as VolumeDeletionPolicy, Format, Source};
+use crate::{Condition, Quantity, Teardown};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A virtual machine. It runs in libvirtd on one host and goes on running whatever becomes of the agent or the cluster.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "virtfleet.dev",
+    version = "v1alpha1",
+    kind = "VirtualMachine",
+    plural = "virtualmachines",
+    shortname = "vm",
+    shortname = "vms",
+    category = "virt",
+    namespaced,
+    status = "VirtualMachineStatus",
+    derive = "PartialEq",
+    selectable = ".status.host",
+    selectable = ".status.phase",
+    validation = Rule::new("self.metadata.name.size() <= 63 && !format.dns1123Label().validate(self.metadata.name).hasValue()")
+        .message("metadata.name must be a DNS label: at most 63 lower case letters, digits and '-'"),
+    validation = Rule::new("!has(self.spec.disks) || self.spec.disks.all(d, !has(d.volumeTemplate) || self.metadata.name.size() + d.name.size() < 63)")
+        .message("the name of a disk with a volumeTemplate and metadata.name must be at most 62 characters together: the volume is called <vm>-<disk>"),
+    printcolumn(name = "Status", json_path = ".status.phase", type_ = "string"),
+    printcolumn(name = "Host", json_path = ".status.host", type_ = "string"),
+    printcolumn(name = "IP", json_path = ".status.interfaces[*].addresses[0]", type_ = "string"),
+    printcolumn(name = "Cores", json_path = ".status.resources.cores", type_ = "integer"),
+    printcolumn(name = "Memory", json_path = ".status.resources.memory", type_ = "string"),
+    printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.disks) || self.disks.filter(d, has(d.bootOrder)).map(d, d.bootOrder).all(o, self.disks.exists_one(e, has(e.bootOrder) && e.bootOrder == o))")
+    .message("bootOrder must differ from disk to disk")
+    .field_path(".disks"))]
+pub struct VirtualMachineSpec {
+    /// Whether the guest should run. `Stopped` shuts it down.
+    #[serde(default)]
+    pub power_state: PowerState,
+    /// What happens after the guest stopped by itself, crashed or was killed. `OnFailure`: start it again unless it shut itself down. A
+    /// guest that shut itself down under `OnFailure` or `Never` stays off until powerState or the annotation virtfleet.dev/restartedAt changes.
+    #[serde(default)]
+    pub restart_policy: RestartPolicy,
+    /// Whether libvirt starts the guest when the host starts, while powerState is Running.
+    #[serde(default = "yes")]
+    pub autostart: bool,
+    /// Which hosts are allowed. Absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// `Auto` takes KVM where the host has it. The host's administrator can force Emulation.
+    #[serde(default)]
+    pub accelerator: Accelerator,
+    /// Processors.
+    pub cpu: Cpu,
+    /// Memory.
+    pub memory: Memory,
+    /// The machine's kind. Cannot be changed.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("machine cannot be changed: the guest's hardware would be another; make another machine")
+        .reason(Reason::FieldValueForbidden))]
+    pub machine: Machine,
+    /// Boot a kernel from volumes instead of from a disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_boot: Option<KernelBoot>,
+    /// Disks. A change waits for the guest to be stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub disks: Vec<Disk>,
+    /// Network interfaces. A change waits for the guest to be stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub interfaces: Vec<Interface>,
+    /// Give the guest a channel for QEMU's guest agent. Present: on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_agent: Option<GuestAgent>,
+    /// How the guest is shut down.
+    #[serde(default)]
+    pub shutdown: Shutdown,
+    /// What becomes of the guest when this object is deleted. `Delete`: shut it down and undefine it. `Orphan`: leave it running, without our
+    /// mark, its template volumes kept.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// Whether the guest should run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PowerState {
+    /// It should run.
+    #[default]
+    Running,
+    /// It should be off.
+    Stopped,
+}
+
+/// What happens after the guest stopped without being asked to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RestartPolicy {
+    /// Start it again.
+    Always,
+    /// Start it again unless it shut itself down.
+    #[default]
+    OnFailure,
+    /// Leave it off.
+    Never,
+}
+
+/// How the guest's processor is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Accelerator {
+    /// KVM where the host has it.
+    #[default]
+    Auto,
+    /// KVM or not at all.
+    #[serde(rename = "KVM")]
+    Kvm,
+    /// QEMU's own emulation.
+    Emulation,
+}
+
+/// What becomes of the guest when the object is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Shut it down and undefine it.
+    #[default]
+    Delete,
+    /// Leave it, without our mark.
+    Orphan,
+}
+
+/// Which hosts are allowed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Placement {
+    /// Name of the one Host allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Labels that the Host must have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_selector: Option<LabelSelector>,
+}
+
+/// Processors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cpu {
+    /// How many the guest has.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 512))]
+    pub cores: i32,
+    /// What the guest sees: `HostModel`, `HostPassthrough`, `Maximum`, or a model in libvirt's words (`virsh cpu-models x86_64`).
+    #[serde(default = "host_model")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_.+]*$')")
+        .message("model must be HostModel, HostPassthrough, Maximum or a model that libvirt knows, such as Skylake-Server"))]
+    pub model: String,
+}
+
+/// Memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Memory {
+    /// Bytes, such as `2Gi`.
+    #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('16Ti')) <= 0")
+        .message("size must be from 16Mi to 16Ti"))]
+    pub size: Quantity,
+}
+
+/// The machine's kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Machine {
+    /// QEMU's machine. Its exact version is chosen when the guest is first defined and kept.
+    #[serde(default, rename = "type")]
+    pub type_: MachineType,
+}
+
+/// QEMU's machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MachineType {
+    /// PCI Express, Intel Q35.
+    #[default]
+    #[serde(rename = "q35")]
+    Q35,
+}
+
+/// A kernel that QEMU loads itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KernelBoot {
+    /// The kernel.
+    pub kernel: BootFile,
+    /// The initial RAM disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<BootFile>,
+    /// The kernel's command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub command_line: Option<String>,
+}
+
+/// A file that lies in a volume of format Raw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BootFile {
+    /// Name of a StorageVolume in this namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub volume: String,
+}
+
+/// A disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.volume) != has(self.volumeTemplate)")
+    .message(Message::Expression("\"disk \" + self.name + \": exactly one of volume or volumeTemplate must be set\"".into())))]
+#[x_kube(validation = Rule::new("has(self.volumeTemplate) == has(oldSelf.volumeTemplate) && (!has(self.volumeTemplate) || self.volumeTemplate == oldSelf.volumeTemplate)")
+    .message("volumeTemplate cannot be changed: its volume is made once; use another disk name")
+    .field_path(".volumeTemplate")
+    .reason(Reason::FieldValueForbidden))]
+pub struct Disk {
+    /// Name of the disk in this machine.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("!format.dns1123Label().validate(self).hasValue()")
+        .message("name must be a DNS label: lower case letters, digits and '-'"))]
+    pub name: String,
+    /// Place among the devices that the firmware tries, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub boot_order: Option<i32>,
+    /// Whether the guest may only read.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Name of a StorageVolume in this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub volume: Option<String>,
+    /// A StorageVolume of the machine's own, called `<vm>-<disk>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_template: Option<VolumeTemplate>,
+}
+
+/// A StorageVolume that is made with its machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeTemplate {
+    /// As a StorageVolume's spec, without host: the volume is placed with its machine.
+    pub spec: TemplateSpec,
+}
+
+/// What a template volume is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.capacity) || has(self.source)")
+    .message("capacity is required for a blank volume; only one with a source can take its size from it")
+    .field_path(".capacity")
+    .reason(Reason::FieldValueRequired))]
+pub struct TemplateSpec {
+    /// Name of the StoragePool.
+    #[schemars(length(min = 1, max = 63))]
+    pub storage_pool: String,
+    /// Size that the guest sees, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("capacity must be more than 0"))]
+    pub capacity: Option<Quantity>,
+    /// Format of the file.
+    #[serde(default)]
+    pub format: Format,
+    /// When its space is taken.
+    #[serde(default)]
+    pub allocation: Allocation,
+    /// Where the first contents come from. Absent: blank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+    /// What becomes of the file when the machine is deleted.
+    #[serde(default = "delete")]
+    pub deletion_policy: VolumeDeletionPolicy,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Interface {
+    /// Name of the interface in this machine.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("!format.dns1123Label().validate(self).hasValue()")
+        .message("name must be a DNS label: lower case letters, digits and '-'"))]
+    pub name: String,
+    /// Its hardware address; made from the machine's UID and the interface's name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 17))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$') && self != '00:00:00:00:00:00'")
+        .message("macAddress must be six pairs of lower case hexadecimal digits, not a group address, such as 52:54:00:12:34:56"))]
+    pub mac_address: Option<String>,
+    /// QEMU's own network: the guest reaches out, nobody reaches it.
+    pub user: UserNetwork,
+}
+
+/// QEMU's user network; it has no settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserNetwork {}
+
+/// QEMU's guest agent; it has no settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuestAgent {}
+
+/// How the guest is shut down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Shutdown {
+    /// Seconds that the guest has to shut itself down.
+    #[serde(default = "two_minutes")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub timeout_seconds: i32,
+    /// What then: pull the plug, or go on waiting.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown {
+            timeout_seconds: two_minutes(),
+            on_timeout: OnTimeout::Destroy,
+        }
+    }
+}
+
+/// What happens to a guest that does not shut down in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnTimeout {
+    /// Pull the plug.
+    #[default]
+    Destroy,
+    /// Go on waiting.
+    Wait,
+}
+
+/// Where a machine is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MachinePhase {
+    /// No host yet.
+    Pending,
+    /// Its host gets volumes and domain ready.
+    Provisioning,
+    /// It is being started.
+    Starting,
+    /// The guest runs.
+    Running,
+    /// The guest's processors stand still; not by us.
+    Paused,
+    /// The guest was asked to shut down.
+    Stopping,
+    /// The guest is off.
+    Stopped,
+    /// The guest crashed or was killed.
+    Crashed,
+    /// Its host does not answer.
+    Unknown,
+    /// It cannot be made as the manifest says; conditions say why.
+    Failed,
+    /// It is being deleted.
+    Terminating,
+}
+
+/// What is so on the host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualMachineStatus {
+    /// Generation of the spec that the rest of the status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Where the machine is in its life.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<MachinePhase>,
+    /// Host it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Its domain in the host's libvirt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainStatus>,
+    /// What the domain has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesStatus>,
+    /// When this run of the guest was first seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// The disks as the domain has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub disks: Vec<DiskStatus>,
+    /// The interfaces as the domain has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub interfaces: Vec<InterfaceStatus>,
+    /// What the guest agent tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestStatus>,
+    /// The deletion under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teardown: Option<Teardown>,
+    /// Ready, Reconciling, Stalled, Scheduled, VolumesReady, AgentConnected, Conflict.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A machine's domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DomainStatus {
+    /// Its name in libvirt: `<namespace>.<name>`.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// Its number while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<i64>,
+}
+
+/// What a domain has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ResourcesStatus {
+    /// Processors.
+    pub cores: i32,
+    /// Bytes.
+    pub memory: Quantity,
+}
+
+/// A disk of the domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DiskStatus {
+    /// Name in the spec.
+    pub name: String,
+    /// libvirt's name for it, such as `vda`.
+    pub target: String,
+    /// Its file.
+    pub path: String,
+}
+
+/// An interface of the domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InterfaceStatus {
+    /// Name in the spec.
+    pub name: String,
+    /// Hardware address.
+    pub mac_address: String,
+    /// Addresses that the guest agent tells of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub addresses: Vec<String>,
+}
+
+/// What the guest agent tells; never used to decide anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GuestStatus {
+    /// The guest's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Its operating system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn host_model() -> String {
+    "HostModel".into()
+}
+
+fn two_minutes() -> i32 {
+    120
+}
+
+fn delete() -> VolumeDeletionPolicy {
+    VolumeDeletionPolicy::Delete
+}
