@@ -17,6 +17,8 @@ pub enum Type {
     Scheduled,
     /// All volumes that the machine names are there.
     VolumesReady,
+    /// Changes of the manifest wait for the guest's next start; only while true.
+    RestartRequired,
     /// The guest agent answers.
     AgentConnected,
     /// Something of the same name on the host is not ours.
@@ -42,6 +44,7 @@ impl Type {
             Type::Stalled => "Stalled",
             Type::Scheduled => "Scheduled",
             Type::VolumesReady => "VolumesReady",
+            Type::RestartRequired => "RestartRequired",
             Type::AgentConnected => "AgentConnected",
             Type::Conflict => "Conflict",
             Type::DeletionBlocked => "DeletionBlocked",

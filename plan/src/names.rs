@@ -1,0 +1,147 @@
+//! Names that we give to things on a host. Pure; no result holds a `/` or begins with a user's word in a hidden place.
+
+use crds::storage_volume::Format;
+use crds::virtual_machine::Disk;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Name space of our version 5 UUIDs (a random one, fixed for ever).
+const UUIDS: Uuid = Uuid::from_u128(0x6f0d_0b1e_5a0c_4b0e_9a53_7d3c_2f41_b6a8);
+
+/// A machine's domain: `<namespace>.<name>`. Neither part can hold a dot.
+pub fn domain(namespace: &str, name: &str) -> String {
+    format!("{namespace}.{name}")
+}
+
+/// Name of the volume behind a disk.
+pub fn disk_volume(vm: &str, disk: &Disk) -> String {
+    disk.volume
+        .clone()
+        .unwrap_or_else(|| format!("{vm}-{}", disk.name))
+}
+
+/// A volume's file in its pool: `<namespace>.<name>-<first 8 of uid>.<format>`.
+pub fn volume_file(namespace: &str, name: &str, uid: &str, format: Format) -> String {
+    format!("{namespace}.{name}-{}.{}", first8(uid), format.as_str())
+}
+
+/// Whether a file name is that of a volume of this namespace and name, of whatever uid and format.
+pub fn is_volume_file(file: &str, namespace: &str, name: &str) -> bool {
+    let rest = file
+        .strip_prefix(namespace)
+        .and_then(|f| f.strip_prefix('.'))
+        .and_then(|f| f.strip_prefix(name));
+    let Some((uid, format)) = rest
+        .and_then(|f| f.strip_prefix('-'))
+        .and_then(|f| f.split_once('.'))
+    else {
+        return false;
+    };
+    uid.len() == 8
+        && uid.chars().all(|c| c.is_ascii_hexdigit())
+        && ["raw", "qcow2"].contains(&format)
+}
+
+/// A volume's file while it is being made.
+pub fn part_file(uid: &str) -> String {
+    format!(".{uid}.part")
+}
+
+/// What is known of the file while it is being made.
+pub fn sidecar_file(uid: &str) -> String {
+    format!(".{uid}.part.json")
+}
+
+/// The uid in the name of a part or its sidecar.
+pub fn uid_of_part(file: &str) -> Option<&str> {
+    let uid = file.strip_prefix('.')?;
+    uid.strip_suffix(".part")
+        .or_else(|| uid.strip_suffix(".part.json"))
+        .filter(|uid| !uid.is_empty())
+}
+
+/// UUID of a pool on a host.
+pub fn pool_uuid(cluster: &str, name: &str, host: &str) -> String {
+    Uuid::new_v5(
+        &UUIDS,
+        [cluster, "StoragePool", name, host].join("\0").as_bytes(),
+    )
+    .to_string()
+}
+
+/// Namespace with the copies of secrets that a host may read.
+pub fn host_namespace(host: &str) -> String {
+    format!(
+        "virtfleet-host-{}",
+        &hex(&Sha256::digest(host.as_bytes()))[..8]
+    )
+}
+
+/// Hardware address of an interface, in QEMU's range.
+pub fn mac(uid: &str, interface: &str) -> String {
+    let digest = Sha256::digest([uid, interface].join("\0").as_bytes());
+    format!(
+        "52:54:00:{:02x}:{:02x}:{:02x}",
+        digest[0], digest[1], digest[2]
+    )
+}
+
+fn first8(uid: &str) -> &str {
+    uid.get(..8).unwrap_or(uid)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "0a1b2c3d-4e5f-6789-abcd-ef0123456789";
+
+    #[test]
+    fn a_volume_file_is_known_by_namespace_and_name_and_no_other() {
+        let file = volume_file("shop", "web", UID, Format::Qcow2);
+        assert_eq!(file, "shop.web-0a1b2c3d.qcow2");
+        assert!(is_volume_file(&file, "shop", "web"));
+        for (namespace, name) in [
+            ("shop", "we"),
+            ("sho", "web"),
+            ("shop", "web-0a1b2c3d"),
+            ("p", "web"),
+            ("", "web"),
+        ] {
+            assert!(
+                !is_volume_file(&file, namespace, name),
+                "{namespace}/{name}"
+            );
+        }
+        for other in [
+            "shop.web-data-0a1b2c3d.qcow2",
+            "shop.web-0a1b2c3d",
+            "shop.web-0a1b2c3d.qcow2.snap",
+            "shop.web-xxxxxxxx.raw",
+        ] {
+            assert!(!is_volume_file(other, "shop", "web"), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_part_gives_its_uid_back() {
+        assert_eq!(uid_of_part(&part_file(UID)), Some(UID));
+        assert_eq!(uid_of_part(&sidecar_file(UID)), Some(UID));
+        for other in [".part", "x.part", ".hidden", "shop.web-0a1b2c3d.raw"] {
+            assert_eq!(uid_of_part(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn generated_identities_differ_by_each_of_their_parts() {
+        assert_ne!(pool_uuid("c", "a", "b"), pool_uuid("c", "b", "a"));
+        assert_ne!(mac(UID, "lan"), mac(UID, "wan"));
+        assert_eq!(mac(UID, "lan").len(), 17);
+        assert_eq!(host_namespace("node-a").len(), "virtfleet-host-".len() + 8);
+        assert_ne!(host_namespace("node-a"), host_namespace("node-b"));
+    }
+}

@@ -1,0 +1,463 @@
+//! What a machine's status says, from what was wanted, seen and answered. Pure: equal looks give equal statuses.
+
+use super::power::{self, Power};
+use super::{Cause, Desired, Goal, Invalid, Next, Observed, Seen, State, Step, Why, changes};
+use crds::conditions::{Builder, Status, Type};
+use crds::virtual_machine::{
+    DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus,
+    VirtualMachineStatus,
+};
+use crds::{Condition, Teardown, quantity};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use libvirt_xml::{Domain, Run};
+use std::collections::BTreeMap;
+
+/// One look at a machine, with its outcome.
+#[derive(Clone, Debug)]
+pub struct Look<'a> {
+    /// The stored status.
+    pub previous: &'a VirtualMachineStatus,
+    /// Generation of the spec that was looked at.
+    pub generation: i64,
+    /// What was wanted, or why it cannot be.
+    pub goal: Result<&'a Goal, &'a Invalid>,
+    /// What was seen; absent when libvirt did not answer.
+    pub seen: Option<&'a Observed>,
+    /// What came of it.
+    pub outcome: Outcome<'a>,
+    /// What the guest agent told.
+    pub guest: Option<&'a Guest>,
+    /// The agent's clock.
+    pub now: Timestamp,
+}
+
+/// What came of a look.
+#[derive(Clone, Debug)]
+pub enum Outcome<'a> {
+    /// The plan's last answer.
+    Planned(&'a Next),
+    /// An effect failed; it will be tried again.
+    Failed {
+        /// Which one.
+        step: &'a Step,
+        /// What libvirt said.
+        message: String,
+    },
+    /// libvirt refused what the manifest asks for; trying again would not help.
+    Refused {
+        /// What libvirt said.
+        message: String,
+    },
+    /// libvirt does not answer.
+    Unreachable {
+        /// Why.
+        message: String,
+    },
+    /// The manifest cannot be carried out here.
+    Invalid,
+}
+
+/// What the guest agent told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guest {
+    /// The guest's name for itself.
+    pub hostname: Option<String>,
+    /// Its operating system.
+    pub os: Option<String>,
+    /// Addresses by hardware address.
+    pub addresses: BTreeMap<String, Vec<String>>,
+}
+
+/// The fields of a stored status that an agent writes: the rest is the controller's.
+pub fn ours(status: &VirtualMachineStatus) -> VirtualMachineStatus {
+    let conditions = status
+        .conditions
+        .iter()
+        .filter(|c| c.type_ != Type::Scheduled.as_str())
+        .cloned()
+        .collect();
+    let done = status
+        .teardown
+        .as_ref()
+        .and_then(|teardown| teardown.done.clone());
+    VirtualMachineStatus {
+        host: None,
+        teardown: done.map(|done| Teardown {
+            done: Some(done),
+            ..Teardown::default()
+        }),
+        conditions,
+        ..status.clone()
+    }
+}
+
+/// The agent's whole part of the status.
+pub fn status(look: &Look<'_>) -> VirtualMachineStatus {
+    if let Outcome::Unreachable { message } = &look.outcome {
+        return unreachable(look, message);
+    }
+    let domain = match look.seen {
+        Some(Observed::Ours(seen)) => Some(&**seen),
+        Some(Observed::Absent | Observed::Foreign { .. }) | None => None,
+    };
+    let verdict = verdict(look, domain);
+    let current = domain.map(|seen| seen.live.as_ref().unwrap_or(&seen.config));
+    VirtualMachineStatus {
+        observed_generation: Some(look.generation),
+        phase: Some(verdict.phase),
+        host: None,
+        domain: domain.map(|seen| DomainStatus {
+            name: seen.config.name.clone(),
+            uuid: seen.config.uuid.clone(),
+            id: seen.id.map(i64::from),
+        }),
+        resources: current.map(|d| ResourcesStatus {
+            cores: i32::try_from(d.vcpus).unwrap_or(i32::MAX),
+            memory: quantity::from_bytes(d.memory_kib * 1024),
+        }),
+        started_at: domain.and_then(|seen| started_at(look, seen)),
+        disks: current.map(disks).unwrap_or_default(),
+        interfaces: current
+            .map(|d| interfaces(d, look.guest))
+            .unwrap_or_default(),
+        guest: look.guest.map(|guest| GuestStatus {
+            hostname: guest.hostname.clone(),
+            os: guest.os.clone(),
+        }),
+        teardown: teardown(look),
+        conditions: conditions(look, domain, &verdict),
+    }
+}
+
+/// Unknown is a state: what was last seen stays, only phase and Ready say that nobody can tell.
+fn unreachable(look: &Look<'_>, message: &str) -> VirtualMachineStatus {
+    let mut status = ours(look.previous);
+    let others = std::mem::take(&mut status.conditions)
+        .into_iter()
+        .filter(|c| {
+            ![Type::Ready, Type::Reconciling, Type::Stalled]
+                .iter()
+                .any(|kind| kind.as_str() == c.type_)
+        });
+    let ready = Builder::new(&look.previous.conditions, look.generation, look.now)
+        .set(Type::Ready, Status::Unknown, "LibvirtUnreachable", message)
+        .build();
+    status.conditions = others.chain(ready).collect();
+    status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    status.observed_generation = Some(look.generation);
+    status.phase = Some(MachinePhase::Unknown);
+    status
+}
+
+/// The summary in one value.
+struct Verdict {
+    phase: MachinePhase,
+    ready: bool,
+    reason: &'static str,
+    message: String,
+    stalled: bool,
+}
+
+impl Verdict {
+    fn ready(phase: MachinePhase, reason: &'static str) -> Self {
+        Verdict {
+            phase,
+            ready: true,
+            reason,
+            message: String::new(),
+            stalled: false,
+        }
+    }
+
+    fn busy(phase: MachinePhase, reason: &'static str, message: impl Into<String>) -> Self {
+        Verdict {
+            phase,
+            ready: false,
+            reason,
+            message: message.into(),
+            stalled: false,
+        }
+    }
+
+    fn stalled(phase: MachinePhase, reason: &'static str, message: impl Into<String>) -> Self {
+        Verdict {
+            phase,
+            ready: false,
+            reason,
+            message: message.into(),
+            stalled: true,
+        }
+    }
+}
+
+fn verdict(look: &Look<'_>, domain: Option<&Seen>) -> Verdict {
+    let running = domain.is_some_and(|seen| seen.state == State::Running);
+    let phase_now = |other: MachinePhase| {
+        if running {
+            MachinePhase::Running
+        } else {
+            other
+        }
+    };
+    let goal = match look.goal {
+        Ok(goal) => goal,
+        Err(invalid) => {
+            return Verdict::stalled(
+                phase_now(MachinePhase::Failed),
+                invalid.reason,
+                invalid.to_string(),
+            );
+        }
+    };
+    let next = match &look.outcome {
+        Outcome::Planned(next) => *next,
+        Outcome::Failed { step, message } => {
+            return Verdict::busy(
+                phase_now(failed_phase(step)),
+                failed_reason(step),
+                message.clone(),
+            );
+        }
+        Outcome::Refused { message } => {
+            return Verdict::stalled(
+                phase_now(MachinePhase::Failed),
+                "RefusedByLibvirt",
+                message.clone(),
+            );
+        }
+        Outcome::Unreachable { .. } | Outcome::Invalid => {
+            return Verdict::busy(MachinePhase::Unknown, "LibvirtUnreachable", "");
+        }
+    };
+    if let Next::Refuse { whose } = next {
+        let message =
+            format!("{whose}; rename this VirtualMachine or remove that domain: it is not touched");
+        return Verdict::stalled(MachinePhase::Failed, "Conflict", message);
+    }
+    match (goal, domain) {
+        (Goal::Vanish(_), _) => Verdict::busy(
+            MachinePhase::Terminating,
+            "Terminating",
+            "the host is tearing it down",
+        ),
+        (Goal::Exist(_), None) => Verdict::busy(
+            MachinePhase::Provisioning,
+            "Provisioning",
+            waiting_for(next),
+        ),
+        (Goal::Exist(want), Some(seen)) => of_domain(want, seen, next),
+    }
+}
+
+fn of_domain(want: &Desired, seen: &Seen, next: &Next) -> Verdict {
+    let stopping = matches!(seen.mark.run, Run::Stopping { .. })
+        && (want.power == Power::Off || power::restart_asked(want, seen));
+    match (want.power, seen.state) {
+        (_, State::Running | State::ShuttingDown) if stopping => Verdict::busy(
+            MachinePhase::Stopping,
+            "ShuttingDown",
+            "the guest was asked to shut down",
+        ),
+        (Power::On, State::Running) => Verdict::ready(MachinePhase::Running, "Running"),
+        (Power::On, State::ShuttingDown) => Verdict::busy(
+            MachinePhase::Stopping,
+            "ShuttingDown",
+            "the guest is shutting down",
+        ),
+        (Power::Off, State::Running | State::ShuttingDown) => {
+            Verdict::busy(MachinePhase::Stopping, "ShuttingDown", "")
+        }
+        (_, State::Paused) => Verdict::busy(
+            MachinePhase::Paused,
+            "Paused",
+            "the guest's processors stand still, not by this manifest (virsh suspend, or a disk without space); virsh resume lets them run",
+        ),
+        (_, State::Crashed) => {
+            Verdict::busy(MachinePhase::Crashed, "Crashed", "the guest panicked")
+        }
+        (Power::Off, State::Off(_)) => Verdict::ready(MachinePhase::Stopped, "Stopped"),
+        (Power::On, State::Off(cause)) => of_stopped(seen, cause, next),
+    }
+}
+
+fn of_stopped(seen: &Seen, cause: Cause, next: &Next) -> Verdict {
+    match (&seen.mark.run, next) {
+        (Run::StoppedByGuest, Next::Done) => {
+            Verdict::ready(MachinePhase::Stopped, "StoppedByGuest")
+        }
+        (Run::Started, Next::Done) => {
+            let how = if cause == Cause::Failure {
+                "crashed or was killed"
+            } else {
+                "stopped, nobody knows how"
+            };
+            let message = format!(
+                "the guest {how}, and restartPolicy is Never; annotate it with virtfleet.dev/restartedAt to start it"
+            );
+            Verdict::busy(MachinePhase::Crashed, "Crashed", message)
+        }
+        (
+            _,
+            Next::Wait {
+                why: Why::Backoff, ..
+            },
+        ) => Verdict::busy(
+            MachinePhase::Crashed,
+            "CrashLoop",
+            "the guest keeps failing; the next start waits",
+        ),
+        (_, next) => Verdict::busy(MachinePhase::Starting, "Starting", waiting_for(next)),
+    }
+}
+
+fn waiting_for(next: &Next) -> String {
+    match next {
+        Next::Wait {
+            why: Why::Volumes(waiting),
+            ..
+        } => waiting.to_string(),
+        Next::Wait {
+            why: Why::Shutdown | Why::Backoff,
+            ..
+        }
+        | Next::Done
+        | Next::Do(_)
+        | Next::Refuse { .. } => String::new(),
+    }
+}
+
+fn failed_phase(step: &Step) -> MachinePhase {
+    match step {
+        Step::Define(_) => MachinePhase::Provisioning,
+        Step::Redefine(_) | Step::Mark(_) | Step::Unmark | Step::Start | Step::SetAutostart(_) => {
+            MachinePhase::Starting
+        }
+        Step::AskShutdown(_) | Step::Destroy => MachinePhase::Stopping,
+        Step::Undefine => MachinePhase::Terminating,
+    }
+}
+
+fn failed_reason(step: &Step) -> &'static str {
+    match step {
+        Step::Define(_) | Step::Redefine(_) => "DefineFailed",
+        Step::Mark(_) | Step::Unmark => "MarkFailed",
+        Step::Start => "StartFailed",
+        Step::AskShutdown(_) => "ShutdownFailed",
+        Step::Destroy => "DestroyFailed",
+        Step::Undefine => "UndefineFailed",
+        Step::SetAutostart(_) => "AutostartFailed",
+    }
+}
+
+fn conditions(look: &Look<'_>, domain: Option<&Seen>, verdict: &Verdict) -> Vec<Condition> {
+    let Verdict {
+        ready,
+        reason,
+        message,
+        stalled,
+        phase: _,
+    } = verdict;
+    let want = match look.goal {
+        Ok(Goal::Exist(want)) => Some(&**want),
+        Ok(Goal::Vanish(_)) | Err(_) => None,
+    };
+    let mut list = Builder::new(&look.previous.conditions, look.generation, look.now)
+        .set(Type::Ready, Status::from(*ready), reason, message.clone())
+        .set_while(
+            !ready && !stalled,
+            Type::Reconciling,
+            reason,
+            message.clone(),
+        )
+        .set_while(*stalled, Type::Stalled, reason, message.clone())
+        .set_while(
+            *stalled && *reason == "Conflict",
+            Type::Conflict,
+            reason,
+            message.clone(),
+        );
+    if let Some(want) = want {
+        let waiting = want
+            .shape
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let there = want.shape.is_ok();
+        list = list.set(
+            Type::VolumesReady,
+            Status::from(there),
+            if there {
+                "VolumesReady"
+            } else {
+                "VolumesNotReady"
+            },
+            waiting,
+        );
+    }
+    if let (Some(want), Some(seen)) = (want, domain) {
+        let fields = changes::waiting_for_restart(want, seen);
+        let message = format!("these wait for the next start: {}", fields.join(", "));
+        list = list.set_while(
+            !fields.is_empty(),
+            Type::RestartRequired,
+            "ChangesPending",
+            message,
+        );
+        if seen.config.guest_agent {
+            let connected = seen.agent_connected;
+            let reason = if connected {
+                "Connected"
+            } else {
+                "NotConnected"
+            };
+            list = list.set(Type::AgentConnected, Status::from(connected), reason, "");
+        }
+    }
+    list.build()
+}
+
+fn started_at(look: &Look<'_>, seen: &Seen) -> Option<Time> {
+    let same_run = look.previous.domain.as_ref().and_then(|d| d.id) == seen.id.map(i64::from);
+    let known = look.previous.started_at.clone().filter(|_| same_run);
+    seen.id.map(|_| known.unwrap_or(Time(look.now)))
+}
+
+fn disks(domain: &Domain) -> Vec<DiskStatus> {
+    let disk = |d: &libvirt_xml::Disk| DiskStatus {
+        name: d.name.clone(),
+        target: d.target.clone(),
+        path: d.file.clone(),
+    };
+    domain.disks.iter().map(disk).collect()
+}
+
+fn interfaces(domain: &Domain, guest: Option<&Guest>) -> Vec<InterfaceStatus> {
+    let addresses = |mac: &str| {
+        guest
+            .and_then(|guest| guest.addresses.get(mac))
+            .cloned()
+            .unwrap_or_default()
+    };
+    domain
+        .interfaces
+        .iter()
+        .map(|nic| InterfaceStatus {
+            name: nic.name.clone(),
+            mac_address: nic.mac.clone(),
+            addresses: addresses(&nic.mac),
+        })
+        .collect()
+}
+
+/// `done` once nothing is left to do for the uid that goes; it stays, since nothing follows it.
+fn teardown(look: &Look<'_>) -> Option<Teardown> {
+    match (look.goal, &look.outcome) {
+        (Ok(Goal::Vanish(vanish)), Outcome::Planned(Next::Done)) => Some(Teardown {
+            done: Some(vanish.uid.clone()),
+            ..Teardown::default()
+        }),
+        (Ok(_) | Err(_), _) => ours(look.previous).teardown,
+    }
+}
