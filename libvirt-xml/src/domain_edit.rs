@@ -72,7 +72,9 @@ fn put_os(tree: &mut Tree, want: &Domain) -> Result<(), Error> {
     let os = tree.child_or_new(tree.top, "os")?;
     let os_type = tree.child_or_new(os, "type")?;
     tree.set_attribute(os_type, "arch", &want.arch)?;
-    tree.set_attribute(os_type, "machine", &want.machine)?;
+    if !want.machine.is_empty() {
+        tree.set_attribute(os_type, "machine", &want.machine)?;
+    }
     let Kernel {
         kernel,
         initrd,
