@@ -335,6 +335,12 @@ fn detail(domain: &Domain) -> Result<DomainDetail, virt::error::Error> {
     })
 }
 
+/// Whether the driver refused only the choice of ways: then it has one way.
+fn flagless(error: &virt::error::Error) -> bool {
+    [Kind::Invalid, Kind::Unsupported].contains(&Error::of("", error).kind)
+        && error.message().contains("unsupported flags")
+}
+
 fn reason_number(reason: &virt::domain::DomainStateReasonEnum) -> i32 {
     use virt::domain::DomainStateReason::Shutoff;
     use virt::enumutil::Enum;
