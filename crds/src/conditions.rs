@@ -96,22 +96,11 @@ pub struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// `previous`: the stored conditions; `generation`: of the object that was looked at.
     pub fn new(previous: &'a [Condition], generation: i64, now: Timestamp) -> Self {
-        Builder {
-            previous,
-            generation,
-            now,
-            built: Vec::new(),
-        }
+        Builder { previous, generation, now, built: Vec::new() }
     }
 
     /// Adds a condition. `lastTransitionTime` moves only when the status does. The message is cut at 1,024 characters.
-    pub fn set(
-        mut self,
-        kind: Type,
-        status: Status,
-        reason: &str,
-        message: impl Into<String>,
-    ) -> Self {
+    pub fn set(mut self, kind: Type, status: Status, reason: &str, message: impl Into<String>) -> Self {
         let since = find(self.previous, kind)
             .filter(|old| old.status == status.as_str())
             .map_or(Time(self.now), |old| old.last_transition_time.clone());
@@ -128,18 +117,8 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds a condition only while `holds`: for those that stand only while true.
-    pub fn set_while(
-        self,
-        holds: bool,
-        kind: Type,
-        reason: &str,
-        message: impl Into<String>,
-    ) -> Self {
-        if holds {
-            self.set(kind, Status::True, reason, message)
-        } else {
-            self
-        }
+    pub fn set_while(self, holds: bool, kind: Type, reason: &str, message: impl Into<String>) -> Self {
+        if holds { self.set(kind, Status::True, reason, message) } else { self }
     }
 
     /// The list, sorted by type, so that equal states serialize equally.
@@ -166,20 +145,11 @@ mod tests {
 
     #[test]
     fn the_transition_time_moves_only_with_the_status() {
-        let (early, late) = (
-            Timestamp::from_second(10).unwrap(),
-            Timestamp::from_second(20).unwrap(),
-        );
-        let first = Builder::new(&[], 1, early)
-            .set(Type::Ready, Status::False, "Starting", "")
-            .build();
-        let same = Builder::new(&first, 2, late)
-            .set(Type::Ready, Status::False, "Waiting", "for a volume")
-            .build();
+        let (early, late) = (Timestamp::from_second(10).unwrap(), Timestamp::from_second(20).unwrap());
+        let first = Builder::new(&[], 1, early).set(Type::Ready, Status::False, "Starting", "").build();
+        let same = Builder::new(&first, 2, late).set(Type::Ready, Status::False, "Waiting", "for a volume").build();
         assert_eq!(same[0].last_transition_time, Time(early));
-        let turned = Builder::new(&same, 2, late)
-            .set(Type::Ready, Status::True, "Running", "")
-            .build();
+        let turned = Builder::new(&same, 2, late).set(Type::Ready, Status::True, "Running", "").build();
         assert_eq!(turned[0].last_transition_time, Time(late));
     }
 }

@@ -7,12 +7,7 @@ use serde_json::{Value, json};
 
 /// All kinds, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![
-        Host::crd(),
-        StoragePool::crd(),
-        StorageVolume::crd(),
-        VirtualMachine::crd(),
-    ]
+    vec![Host::crd(), StoragePool::crd(), StorageVolume::crd(), VirtualMachine::crd()]
 }
 
 /// A definition as JSON, finished: with the status default that makes an object nobody has looked at "not current", and without
@@ -22,10 +17,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 /// When the definition cannot be serialized or has no status.
 pub fn finished(definition: &CustomResourceDefinition) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(definition)?;
-    if let Some(versions) = value
-        .pointer_mut("/spec/versions")
-        .and_then(Value::as_array_mut)
-    {
+    if let Some(versions) = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut) {
         for version in versions {
             if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
                 tidy(schema);
@@ -50,11 +42,7 @@ fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             fields.remove("nullable");
-            if fields
-                .get("format")
-                .and_then(Value::as_str)
-                .is_some_and(|f| f.starts_with("uint"))
-            {
+            if fields.get("format").and_then(Value::as_str).is_some_and(|f| f.starts_with("uint")) {
                 fields.remove("format");
             }
             fields.values_mut().for_each(tidy);

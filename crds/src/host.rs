@@ -72,19 +72,13 @@ pub struct Reserved {
 
 impl Default for Overcommit {
     fn default() -> Self {
-        Overcommit {
-            cpu: four(),
-            memory: one(),
-        }
+        Overcommit { cpu: four(), memory: one() }
     }
 }
 
 impl Default for Reserved {
     fn default() -> Self {
-        Reserved {
-            cpu: one_cpu(),
-            memory: one_gi(),
-        }
+        Reserved { cpu: one_cpu(), memory: one_gi() }
     }
 }
 

@@ -27,25 +27,16 @@ pub fn from_bytes(bytes: u64) -> Quantity {
 
 fn scaled(quantity: &Quantity, scale: u128) -> Option<u64> {
     let text = quantity.0.strip_prefix('+').unwrap_or(&quantity.0);
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if number.is_empty()
-        || number.len() > 30
-        || fraction.contains('.')
-        || whole.len() + fraction.len() == 0
-    {
+    if number.is_empty() || number.len() > 30 || fraction.contains('.') || whole.len() + fraction.len() == 0 {
         return None;
     }
     let (multiplier, divisor) = factor(suffix)?;
     let mantissa: u128 = format!("{whole}{fraction}").parse().ok()?;
     let divisor = divisor.checked_mul(10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?)?;
-    let value = mantissa
-        .checked_mul(multiplier)?
-        .checked_mul(scale)?
-        .div_ceil(divisor);
+    let value = mantissa.checked_mul(multiplier)?.checked_mul(scale)?.div_ceil(divisor);
     u64::try_from(value).ok().filter(|v| *v <= i64::MAX as u64)
 }
 
@@ -73,13 +64,7 @@ fn factor(suffix: &str) -> Option<(u128, u128)> {
         "T" => decimal(12),
         "P" => decimal(15),
         "E" => decimal(18),
-        exponent => decimal(
-            exponent
-                .strip_prefix(['e', 'E'])?
-                .parse()
-                .ok()
-                .filter(|e: &i32| e.abs() <= 18)?,
-        ),
+        exponent => decimal(exponent.strip_prefix(['e', 'E'])?.parse().ok().filter(|e: &i32| e.abs() <= 18)?),
     }
 }
 
@@ -113,22 +98,14 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_or_too_large_is_none() {
-        for text in [
-            "", "-1", "Gi", "1 Gi", "1Xi", "1.2.3", "16Ei", "1e99", ".", "é",
-        ] {
+        for text in ["", "-1", "Gi", "1 Gi", "1Xi", "1.2.3", "16Ei", "1e99", ".", "é"] {
             assert_eq!(units(&quantity(text)), None, "{text}");
         }
     }
 
     #[test]
     fn bytes_are_written_in_the_largest_unit_that_is_exact() {
-        for (bytes, text) in [
-            (0, "0"),
-            (1024, "1Ki"),
-            (1536, "1536"),
-            (1 << 30, "1Gi"),
-            (3 << 19, "1536Ki"),
-        ] {
+        for (bytes, text) in [(0, "0"), (1024, "1Ki"), (1536, "1536"), (1 << 30, "1Gi"), (3 << 19, "1536Ki")] {
             assert_eq!(from_bytes(bytes).0, text);
             assert_eq!(units(&from_bytes(bytes)), Some(bytes));
         }

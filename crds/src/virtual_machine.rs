@@ -328,10 +328,7 @@ pub struct Shutdown {
 
 impl Default for Shutdown {
     fn default() -> Self {
-        Shutdown {
-            timeout_seconds: two_minutes(),
-            on_timeout: OnTimeout::Destroy,
-        }
+        Shutdown { timeout_seconds: two_minutes(), on_timeout: OnTimeout::Destroy }
     }
 }
 

@@ -26,40 +26,24 @@ impl Capabilities {
     pub fn parse(xml: &str) -> Result<Capabilities, Error> {
         let tree = Tree::parse(xml)?;
         let top = tree.top;
-        let arch = tree
-            .text_at(top, &["host", "cpu", "arch"])
-            .ok_or(Error::Missing("host/cpu/arch"))?;
-        let guests: Vec<_> = tree
-            .children(top, "guest")
-            .filter_map(|guest| Some((guest, tree.child(guest, "arch")?)))
-            .collect();
-        let own = guests
-            .iter()
-            .find(|(_, node)| tree.attribute(*node, "name") == Some(&arch))
-            .or(guests.first());
+        let arch = tree.text_at(top, &["host", "cpu", "arch"]).ok_or(Error::Missing("host/cpu/arch"))?;
+        let guests: Vec<_> =
+            tree.children(top, "guest").filter_map(|guest| Some((guest, tree.child(guest, "arch")?))).collect();
+        let own = guests.iter().find(|(_, node)| tree.attribute(*node, "name") == Some(&arch)).or(guests.first());
         let words = own.map(|(_, node)| {
-            tree.children(*node, "domain")
-                .filter_map(|d| tree.attribute(d, "type"))
-                .collect::<Vec<_>>()
+            tree.children(*node, "domain").filter_map(|d| tree.attribute(d, "type")).collect::<Vec<_>>()
         });
-        let offers = |accelerator: &Accelerator| {
-            words
-                .as_ref()
-                .is_some_and(|words| words.contains(&accelerator.as_str()))
-        };
+        let offers =
+            |accelerator: &Accelerator| words.as_ref().is_some_and(|words| words.contains(&accelerator.as_str()));
         Ok(Capabilities {
             cpu_model: tree.text_at(top, &["host", "cpu", "model"]),
             accelerators: [Accelerator::Kvm, Accelerator::Emulation, Accelerator::Test]
                 .into_iter()
                 .filter(offers)
                 .collect(),
-            guest_arch: own
-                .and_then(|(_, node)| tree.attribute(*node, "name"))
-                .unwrap_or(&arch)
-                .to_owned(),
-            external_snapshot: own.is_some_and(|(guest, _)| {
-                tree.at(*guest, &["features", "externalSnapshot"]).is_some()
-            }),
+            guest_arch: own.and_then(|(_, node)| tree.attribute(*node, "name")).unwrap_or(&arch).to_owned(),
+            external_snapshot: own
+                .is_some_and(|(guest, _)| tree.at(*guest, &["features", "externalSnapshot"]).is_some()),
             arch,
         })
     }
@@ -81,9 +65,7 @@ impl DomainCapabilities {
     /// When it is not XML.
     pub fn parse(xml: &str) -> Result<DomainCapabilities, Error> {
         let tree = Tree::parse(xml)?;
-        let vcpu = tree
-            .child(tree.top, "vcpu")
-            .and_then(|vcpu| tree.attribute(vcpu, "max"));
+        let vcpu = tree.child(tree.top, "vcpu").and_then(|vcpu| tree.attribute(vcpu, "max"));
         Ok(DomainCapabilities {
             machine: tree.text_at(tree.top, &["machine"]),
             max_vcpus: vcpu.and_then(|max| max.parse().ok()),

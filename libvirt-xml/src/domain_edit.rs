@@ -22,20 +22,12 @@ const ROOT_PORTS: usize = 14;
 pub(crate) fn spare_ports(tree: &mut Tree) -> Result<(), Error> {
     let devices = tree.child_or_new(tree.top, "devices")?;
     // libvirt refuses root ports unless the root itself is written too.
-    tree.append(
-        devices,
-        "controller",
-        &[("type", "pci"), ("index", "0"), ("model", "pcie-root")],
-    )?;
+    tree.append(devices, "controller", &[("type", "pci"), ("index", "0"), ("model", "pcie-root")])?;
     for index in 1..=ROOT_PORTS {
         tree.append(
             devices,
             "controller",
-            &[
-                ("type", "pci"),
-                ("index", &index.to_string()),
-                ("model", "pcie-root-port"),
-            ],
+            &[("type", "pci"), ("index", &index.to_string()), ("model", "pcie-root-port")],
         )?;
     }
     Ok(())
@@ -45,11 +37,7 @@ pub(crate) fn spare_ports(tree: &mut Tree) -> Result<(), Error> {
 pub(crate) fn put(tree: &mut Tree, want: &Domain) -> Result<(), Error> {
     let top = tree.top;
     tree.set_attribute(top, "type", want.accelerator.as_str())?;
-    for (name, value) in [
-        ("name", &want.name),
-        ("uuid", &want.uuid),
-        ("vcpu", &want.vcpus.to_string()),
-    ] {
+    for (name, value) in [("name", &want.name), ("uuid", &want.uuid), ("vcpu", &want.vcpus.to_string())] {
         let node = tree.child_or_new(top, name)?;
         tree.set_text(node, value)?;
     }
@@ -75,21 +63,10 @@ fn put_os(tree: &mut Tree, want: &Domain) -> Result<(), Error> {
     if !want.machine.is_empty() {
         tree.set_attribute(os_type, "machine", &want.machine)?;
     }
-    let Kernel {
-        kernel,
-        initrd,
-        command_line,
-    } = want.kernel.clone().unwrap_or(Kernel {
-        kernel: String::new(),
-        initrd: None,
-        command_line: None,
-    });
+    let Kernel { kernel, initrd, command_line } =
+        want.kernel.clone().unwrap_or(Kernel { kernel: String::new(), initrd: None, command_line: None });
     let kernel = Some(kernel).filter(|kernel| !kernel.is_empty());
-    for (name, value) in [
-        ("kernel", kernel),
-        ("initrd", initrd),
-        ("cmdline", command_line),
-    ] {
+    for (name, value) in [("kernel", kernel), ("initrd", initrd), ("cmdline", command_line)] {
         put_text(tree, os, name, value.as_deref())?;
     }
     // libvirt adds <boot dev='hd'/> where no device has an order, and refuses both together.
@@ -126,11 +103,7 @@ fn put_cpu(tree: &mut Tree, want: &Cpu) -> Result<(), Error> {
         Cpu::Maximum => "maximum",
         Cpu::Named(name) if name.is_empty() => return Ok(()),
         Cpu::Named(name) => {
-            let cpu = tree.append(
-                tree.top,
-                "cpu",
-                &[("mode", "custom"), ("match", "exact"), ("check", "none")],
-            )?;
+            let cpu = tree.append(tree.top, "cpu", &[("mode", "custom"), ("match", "exact"), ("check", "none")])?;
             let model = tree.append(cpu, "model", &[("fallback", "forbid")])?;
             return tree.set_text(model, name);
         }
@@ -158,22 +131,10 @@ fn put_disks(tree: &mut Tree, devices: Node, want: &[Disk]) -> Result<(), Error>
 fn new_disk(tree: &mut Tree, devices: Node, disk: &Disk) -> Result<Node, Error> {
     let node = tree.append(devices, "disk", &[("type", "file"), ("device", "disk")])?;
     // A full file system pauses the guest instead of giving it errors it may not survive.
-    tree.append(
-        node,
-        "driver",
-        &[
-            ("name", "qemu"),
-            ("error_policy", "stop"),
-            ("discard", "unmap"),
-        ],
-    )?;
+    tree.append(node, "driver", &[("name", "qemu"), ("error_policy", "stop"), ("discard", "unmap")])?;
     tree.append(node, "source", &[])?;
     tree.append(node, "target", &[("dev", &disk.target), ("bus", "virtio")])?;
-    tree.append(
-        node,
-        "alias",
-        &[("name", &format!("{DISK_ALIAS}{}", disk.name))],
-    )?;
+    tree.append(node, "alias", &[("name", &format!("{DISK_ALIAS}{}", disk.name))])?;
     Ok(node)
 }
 
@@ -227,11 +188,7 @@ fn new_interface(tree: &mut Tree, devices: Node, nic: &Interface) -> Result<Node
     };
     let node = tree.append(devices, "interface", &[("type", kind)])?;
     tree.append(node, "model", &[("type", "virtio")])?;
-    tree.append(
-        node,
-        "alias",
-        &[("name", &format!("{NIC_ALIAS}{}", nic.name))],
-    )?;
+    tree.append(node, "alias", &[("name", &format!("{NIC_ALIAS}{}", nic.name))])?;
     Ok(node)
 }
 
@@ -249,12 +206,7 @@ fn put_agent(tree: &mut Tree, devices: Node, wanted: bool) -> Result<(), Error> 
     match (wanted, read::agent_channel(tree)) {
         (true, None) => {
             let channel = tree.append(devices, "channel", &[("type", "unix")])?;
-            tree.append(
-                channel,
-                "target",
-                &[("type", "virtio"), ("name", AGENT_CHANNEL)],
-            )
-            .map(|_| ())
+            tree.append(channel, "target", &[("type", "virtio"), ("name", AGENT_CHANNEL)]).map(|_| ())
         }
         (false, Some(old)) => tree.remove(old),
         (true, Some(_)) | (false, None) => Ok(()),

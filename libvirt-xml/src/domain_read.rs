@@ -1,8 +1,6 @@
 //! Reads what we own of a domain, by our aliases, and facts about the rest.
 
-use crate::domain::{
-    Accelerator, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel,
-};
+use crate::domain::{Accelerator, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel};
 use crate::tree::Tree;
 use crate::{Error, mark};
 use xot::Node;
@@ -15,18 +13,13 @@ pub(crate) const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";
 pub(crate) fn domain(tree: &Tree) -> Result<Domain, Error> {
     let top = tree.top;
     let need = |path: &[&str], what| tree.text_at(top, path).ok_or(Error::Missing(what));
-    let os_type = tree
-        .at(top, &["os", "type"])
-        .ok_or(Error::Missing("os/type"))?;
+    let os_type = tree.at(top, &["os", "type"]).ok_or(Error::Missing("os/type"))?;
     Ok(Domain {
         name: need(&["name"], "name")?,
         uuid: need(&["uuid"], "uuid")?,
         mark: mark::of(tree),
         accelerator: accelerator(tree)?,
-        machine: tree
-            .attribute(os_type, "machine")
-            .unwrap_or_default()
-            .into(),
+        machine: tree.attribute(os_type, "machine").unwrap_or_default().into(),
         arch: tree.attribute(os_type, "arch").unwrap_or_default().into(),
         memory_kib: memory_kib(tree)?,
         vcpus: number("vcpu", &need(&["vcpu"], "vcpu")?)?,
@@ -35,9 +28,7 @@ pub(crate) fn domain(tree: &Tree) -> Result<Domain, Error> {
         disks: own_devices(tree, "disk", DISK_ALIAS)
             .map(|(node, name)| disk(tree, node, name))
             .collect::<Result<_, _>>()?,
-        interfaces: own_devices(tree, "interface", NIC_ALIAS)
-            .map(|(node, name)| interface(tree, node, name))
-            .collect(),
+        interfaces: own_devices(tree, "interface", NIC_ALIAS).map(|(node, name)| interface(tree, node, name)).collect(),
         console_log: serial(tree)
             .and_then(|node| tree.child(node, "log"))
             .and_then(|log| owned(tree.attribute(log, "file"))),
@@ -46,30 +37,15 @@ pub(crate) fn domain(tree: &Tree) -> Result<Domain, Error> {
 }
 
 pub(crate) fn facts(tree: &Tree) -> Facts {
-    let disks = || {
-        tree.at(tree.top, &["devices"])
-            .into_iter()
-            .flat_map(|devices| tree.children(devices, "disk"))
-    };
+    let disks = || tree.at(tree.top, &["devices"]).into_iter().flat_map(|devices| tree.children(devices, "disk"));
     let sources = disks().flat_map(|disk| tree.descendants(disk, "source"));
     let mut files: Vec<String> = sources
-        .filter_map(|source| {
-            owned(
-                tree.attribute(source, "file")
-                    .or_else(|| tree.attribute(source, "dev")),
-            )
-        })
+        .filter_map(|source| owned(tree.attribute(source, "file").or_else(|| tree.attribute(source, "dev"))))
         .collect();
-    files.extend(
-        ["kernel", "initrd"]
-            .iter()
-            .filter_map(|name| tree.text_at(tree.top, &["os", name])),
-    );
+    files.extend(["kernel", "initrd"].iter().filter_map(|name| tree.text_at(tree.top, &["os", name])));
     Facts {
         files,
-        targets: disks()
-            .filter_map(|disk| owned(tree.attribute(tree.child(disk, "target")?, "dev")))
-            .collect(),
+        targets: disks().filter_map(|disk| owned(tree.attribute(tree.child(disk, "target")?, "dev"))).collect(),
         agent_connected: agent_channel(tree)
             .and_then(|channel| tree.child(channel, "target"))
             .is_some_and(|target| tree.attribute(target, "state") == Some("connected")),
@@ -86,13 +62,10 @@ pub(crate) fn own_devices<'a>(
     prefix: &'a str,
 ) -> impl Iterator<Item = (Node, String)> + 'a {
     let devices = tree.child(tree.top, "devices");
-    devices
-        .into_iter()
-        .flat_map(move |devices| tree.children(devices, kind))
-        .filter_map(move |node| {
-            let alias = tree.attribute(tree.child(node, "alias")?, "name")?;
-            Some((node, alias.strip_prefix(prefix)?.to_owned()))
-        })
+    devices.into_iter().flat_map(move |devices| tree.children(devices, kind)).filter_map(move |node| {
+        let alias = tree.attribute(tree.child(node, "alias")?, "name")?;
+        Some((node, alias.strip_prefix(prefix)?.to_owned()))
+    })
 }
 
 pub(crate) fn serial(tree: &Tree) -> Option<Node> {
@@ -102,8 +75,7 @@ pub(crate) fn serial(tree: &Tree) -> Option<Node> {
 pub(crate) fn agent_channel(tree: &Tree) -> Option<Node> {
     let devices = tree.child(tree.top, "devices")?;
     tree.children(devices, "channel").find(|channel| {
-        tree.child(*channel, "target")
-            .is_some_and(|target| tree.attribute(target, "name") == Some(AGENT_CHANNEL))
+        tree.child(*channel, "target").is_some_and(|target| tree.attribute(target, "name") == Some(AGENT_CHANNEL))
     })
 }
 
@@ -124,17 +96,12 @@ fn accelerator(tree: &Tree) -> Result<Accelerator, Error> {
         Some("kvm") => Ok(Accelerator::Kvm),
         Some("qemu") => Ok(Accelerator::Emulation),
         Some("test") => Ok(Accelerator::Test),
-        other => Err(Error::Unexpected {
-            what: "domain type",
-            value: other.unwrap_or_default().into(),
-        }),
+        other => Err(Error::Unexpected { what: "domain type", value: other.unwrap_or_default().into() }),
     }
 }
 
 fn memory_kib(tree: &Tree) -> Result<u64, Error> {
-    let node = tree
-        .child(tree.top, "memory")
-        .ok_or(Error::Missing("memory"))?;
+    let node = tree.child(tree.top, "memory").ok_or(Error::Missing("memory"))?;
     let value: u64 = number("memory", &tree.text(node))?;
     // libvirt writes KiB; other units only come from files that people wrote.
     let bytes_in_unit = match tree.attribute(node, "unit").unwrap_or("KiB") {
@@ -146,10 +113,7 @@ fn memory_kib(tree: &Tree) -> Result<u64, Error> {
         "GB" => 1_000_000_000,
         "G" | "GiB" => 1 << 30,
         other => {
-            return Err(Error::Unexpected {
-                what: "unit of memory",
-                value: other.into(),
-            });
+            return Err(Error::Unexpected { what: "unit of memory", value: other.into() });
         }
     };
     Ok(value.saturating_mul(bytes_in_unit).div_ceil(1024))
@@ -166,50 +130,32 @@ fn kernel(tree: &Tree) -> Option<Kernel> {
 
 fn disk(tree: &Tree, node: Node, name: String) -> Result<Disk, Error> {
     let get = |child: &str, attribute: &str| {
-        tree.child(node, child)
-            .and_then(|child| owned(tree.attribute(child, attribute)))
+        tree.child(node, child).and_then(|child| owned(tree.attribute(child, attribute)))
     };
     let order = get("boot", "order");
     Ok(Disk {
         name,
-        file: get("source", "file")
-            .or_else(|| get("source", "dev"))
-            .unwrap_or_default(),
+        file: get("source", "file").or_else(|| get("source", "dev")).unwrap_or_default(),
         format: match get("driver", "type").as_deref() {
             Some("qcow2") => DiskFormat::Qcow2,
             Some("raw") | None => DiskFormat::Raw,
             Some(other) => {
-                return Err(Error::Unexpected {
-                    what: "format of a disk",
-                    value: other.into(),
-                });
+                return Err(Error::Unexpected { what: "format of a disk", value: other.into() });
             }
         },
         target: get("target", "dev").ok_or(Error::Missing("disk/target"))?,
-        boot_order: order
-            .map(|order| number("boot order", &order))
-            .transpose()?,
+        boot_order: order.map(|order| number("boot order", &order)).transpose()?,
         read_only: tree.child(node, "readonly").is_some(),
     })
 }
 
 fn interface(tree: &Tree, node: Node, name: String) -> Interface {
-    let mac = tree
-        .child(node, "mac")
-        .and_then(|mac| tree.attribute(mac, "address"))
-        .unwrap_or_default();
-    Interface {
-        name,
-        mac: mac.to_lowercase(),
-        kind: InterfaceKind::User,
-    }
+    let mac = tree.child(node, "mac").and_then(|mac| tree.attribute(mac, "address")).unwrap_or_default();
+    Interface { name, mac: mac.to_lowercase(), kind: InterfaceKind::User }
 }
 
 fn number<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, Error> {
-    text.parse().map_err(|_| Error::Unexpected {
-        what,
-        value: text.into(),
-    })
+    text.parse().map_err(|_| Error::Unexpected { what, value: text.into() })
 }
 
 fn owned(text: Option<&str>) -> Option<String> {

@@ -69,9 +69,7 @@ impl Run {
             "stopped" => Run::Stopped,
             "starting" => Run::Starting,
             "started" => Run::Started,
-            "stopping" => Run::Stopping {
-                since: since?.parse().ok()?,
-            },
+            "stopping" => Run::Stopping { since: since?.parse().ok()? },
             "stopped-by-guest" => Run::StoppedByGuest,
             _ => return None,
         })
@@ -100,18 +98,8 @@ impl Mark {
     }
 
     fn write(&self, tree: &mut Tree, node: Node) -> Result<(), Error> {
-        let Owner {
-            cluster,
-            namespace,
-            name,
-            uid,
-        } = &self.owner;
-        for (key, value) in [
-            ("cluster", cluster),
-            ("namespace", namespace),
-            ("name", name),
-            ("uid", uid),
-        ] {
+        let Owner { cluster, namespace, name, uid } = &self.owner;
+        for (key, value) in [("cluster", cluster), ("namespace", namespace), ("name", name), ("uid", uid)] {
             tree.set_attribute(node, key, value)?;
         }
         tree.set_attribute(node, "run", self.run.as_str())?;
@@ -129,9 +117,7 @@ fn read(tree: &Tree, node: Node) -> Result<Mark, Error> {
     let get = |name: &str| tree.attribute(node, name).map(str::to_owned);
     let need = |name: &'static str| get(name).ok_or(Error::Missing(name));
     // A mark of an older or newer agent without a run we know: off stays off and on stays on.
-    let run = get("run")
-        .and_then(|word| Run::read(&word, tree.attribute(node, "since")))
-        .unwrap_or(Run::Started);
+    let run = get("run").and_then(|word| Run::read(&word, tree.attribute(node, "since"))).unwrap_or(Run::Started);
     Ok(Mark {
         owner: Owner {
             cluster: need("cluster")?,
@@ -146,8 +132,7 @@ fn read(tree: &Tree, node: Node) -> Result<Mark, Error> {
 
 fn find(tree: &Tree) -> Option<Node> {
     let metadata = tree.child(tree.top, "metadata")?;
-    tree.elements(metadata)
-        .find(|node| tree.name(*node) == ELEMENT && tree.namespace(*node) == NAMESPACE)
+    tree.elements(metadata).find(|node| tree.name(*node) == ELEMENT && tree.namespace(*node) == NAMESPACE)
 }
 
 /// The mark in a domain's tree. A mark that cannot be read is no mark of ours.
@@ -179,22 +164,11 @@ mod tests {
             Run::Stopped,
             Run::Starting,
             Run::Started,
-            Run::Stopping {
-                since: Timestamp::from_second(5).unwrap(),
-            },
+            Run::Stopping { since: Timestamp::from_second(5).unwrap() },
             Run::StoppedByGuest,
         ] {
-            let owner = Owner {
-                cluster: "c".into(),
-                namespace: "shop".into(),
-                name: "web".into(),
-                uid: "u".into(),
-            };
-            let mark = Mark {
-                owner,
-                run,
-                restarted_at: Some("a \"<&>' b".into()),
-            };
+            let owner = Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() };
+            let mark = Mark { owner, run, restarted_at: Some("a \"<&>' b".into()) };
             assert_eq!(Mark::parse(&mark.element().unwrap()).unwrap(), mark);
         }
     }

@@ -25,11 +25,7 @@ impl Pool {
         let mut tree = Tree::parse("<pool><name/><uuid/><target><path/></target></pool>")?;
         let top = tree.top;
         tree.set_attribute(top, "type", &self.kind)?;
-        for (path, value) in [
-            (&["name"][..], &self.name),
-            (&["uuid"], &self.uuid),
-            (&["target", "path"], &self.path),
-        ] {
+        for (path, value) in [(&["name"][..], &self.name), (&["uuid"], &self.uuid), (&["target", "path"], &self.path)] {
             let node = tree.at(top, path).ok_or(Error::Missing("pool"))?;
             tree.set_text(node, value)?;
         }
@@ -43,16 +39,10 @@ impl Pool {
     pub fn parse(xml: &str) -> Result<Pool, Error> {
         let tree = Tree::parse(xml)?;
         Ok(Pool {
-            name: tree
-                .text_at(tree.top, &["name"])
-                .ok_or(Error::Missing("name"))?,
-            uuid: tree
-                .text_at(tree.top, &["uuid"])
-                .ok_or(Error::Missing("uuid"))?,
+            name: tree.text_at(tree.top, &["name"]).ok_or(Error::Missing("name"))?,
+            uuid: tree.text_at(tree.top, &["uuid"]).ok_or(Error::Missing("uuid"))?,
             kind: tree.attribute(tree.top, "type").unwrap_or_default().into(),
-            path: tree
-                .text_at(tree.top, &["target", "path"])
-                .unwrap_or_default(),
+            path: tree.text_at(tree.top, &["target", "path"]).unwrap_or_default(),
         })
     }
 }

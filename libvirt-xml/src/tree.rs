@@ -17,22 +17,15 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn parse(xml: &str) -> Result<Tree, Error> {
         if xml.len() > LARGEST {
-            return Err(Error::Unreadable(format!(
-                "{} bytes are too many",
-                xml.len()
-            )));
+            return Err(Error::Unreadable(format!("{} bytes are too many", xml.len())));
         }
         // Entities are how a small document becomes a huge one, and how it reads files.
         if xml.contains("<!DOCTYPE") || xml.contains("<!ENTITY") {
             return Err(Error::Unreadable("it declares a document type".into()));
         }
         let mut xot = Xot::new();
-        let document = xot
-            .parse(xml)
-            .map_err(|e| Error::Unreadable(e.to_string()))?;
-        let top = xot
-            .document_element(document)
-            .map_err(|e| Error::Unreadable(e.to_string()))?;
+        let document = xot.parse(xml).map_err(|e| Error::Unreadable(e.to_string()))?;
+        let top = xot.document_element(document).map_err(|e| Error::Unreadable(e.to_string()))?;
         Ok(Tree { xot, document, top })
     }
 
@@ -42,54 +35,33 @@ impl Tree {
 
     /// Local name of an element; empty for other nodes.
     pub(crate) fn name(&self, node: Node) -> &str {
-        self.xot
-            .element(node)
-            .map_or("", |element| self.xot.local_name_str(element.name()))
+        self.xot.element(node).map_or("", |element| self.xot.local_name_str(element.name()))
     }
 
     /// Namespace of an element; empty for none.
     pub(crate) fn namespace(&self, node: Node) -> &str {
-        self.xot
-            .element(node)
-            .map_or("", |element| self.xot.uri_str(element.name()))
+        self.xot.element(node).map_or("", |element| self.xot.uri_str(element.name()))
     }
 
-    pub(crate) fn children<'a>(
-        &'a self,
-        node: Node,
-        name: &'a str,
-    ) -> impl Iterator<Item = Node> + 'a {
-        self.xot
-            .children(node)
-            .filter(move |child| self.name(*child) == name && self.namespace(*child).is_empty())
+    pub(crate) fn children<'a>(&'a self, node: Node, name: &'a str) -> impl Iterator<Item = Node> + 'a {
+        self.xot.children(node).filter(move |child| self.name(*child) == name && self.namespace(*child).is_empty())
     }
 
     pub(crate) fn elements(&self, node: Node) -> impl Iterator<Item = Node> + '_ {
-        self.xot
-            .children(node)
-            .filter(|child| self.xot.is_element(*child))
+        self.xot.children(node).filter(|child| self.xot.is_element(*child))
     }
 
-    pub(crate) fn descendants<'a>(
-        &'a self,
-        node: Node,
-        name: &'a str,
-    ) -> impl Iterator<Item = Node> + 'a {
-        self.xot
-            .descendants(node)
-            .filter(move |child| self.name(*child) == name)
+    pub(crate) fn descendants<'a>(&'a self, node: Node, name: &'a str) -> impl Iterator<Item = Node> + 'a {
+        self.xot.descendants(node).filter(move |child| self.name(*child) == name)
     }
 
     pub(crate) fn child(&self, node: Node, name: &str) -> Option<Node> {
-        self.xot
-            .children(node)
-            .find(|child| self.name(*child) == name && self.namespace(*child).is_empty())
+        self.xot.children(node).find(|child| self.name(*child) == name && self.namespace(*child).is_empty())
     }
 
     /// The element at the end of a path of child names.
     pub(crate) fn at(&self, node: Node, path: &[&str]) -> Option<Node> {
-        path.iter()
-            .try_fold(node, |node, name| self.child(node, name))
+        path.iter().try_fold(node, |node, name| self.child(node, name))
     }
 
     pub(crate) fn attribute(&self, node: Node, name: &str) -> Option<&str> {
@@ -98,12 +70,7 @@ impl Tree {
     }
 
     pub(crate) fn text(&self, node: Node) -> String {
-        self.xot
-            .children(node)
-            .filter_map(|child| self.xot.text_str(child))
-            .collect::<String>()
-            .trim()
-            .to_owned()
+        self.xot.children(node).filter_map(|child| self.xot.text_str(child)).collect::<String>().trim().to_owned()
     }
 
     /// Text of the element at the end of a path.
@@ -111,12 +78,7 @@ impl Tree {
         self.at(node, path).map(|node| self.text(node))
     }
 
-    pub(crate) fn set_attribute(
-        &mut self,
-        node: Node,
-        name: &str,
-        value: &str,
-    ) -> Result<(), Error> {
+    pub(crate) fn set_attribute(&mut self, node: Node, name: &str, value: &str) -> Result<(), Error> {
         let value = carried(value)?.to_owned();
         let name = self.xot.add_name(name);
         self.xot.set_attribute(node, name, value);
@@ -124,12 +86,7 @@ impl Tree {
     }
 
     /// Appends a new element.
-    pub(crate) fn append(
-        &mut self,
-        parent: Node,
-        name: &str,
-        attributes: &[(&str, &str)],
-    ) -> Result<Node, Error> {
+    pub(crate) fn append(&mut self, parent: Node, name: &str, attributes: &[(&str, &str)]) -> Result<Node, Error> {
         let name = self.xot.add_name(name);
         let child = self.xot.new_element(name);
         self.xot.append(parent, child).map_err(Error::Edit)?;
@@ -140,13 +97,7 @@ impl Tree {
     }
 
     /// Appends a new element of a namespace, declared on it.
-    pub(crate) fn append_in(
-        &mut self,
-        parent: Node,
-        name: &str,
-        prefix: &str,
-        uri: &str,
-    ) -> Result<Node, Error> {
+    pub(crate) fn append_in(&mut self, parent: Node, name: &str, prefix: &str, uri: &str) -> Result<Node, Error> {
         let namespace = self.xot.add_namespace(uri);
         let prefix = self.xot.add_prefix(prefix);
         let name = self.xot.add_name_ns(name, namespace);
@@ -183,9 +134,5 @@ impl Tree {
 fn carried(text: &str) -> Result<&str, Error> {
     // A reader turns a carriage return into a line feed, and white space in attributes into blanks.
     let carries = |c: char| c >= ' ' && !matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}');
-    if text.chars().all(carries) {
-        Ok(text)
-    } else {
-        Err(Error::Unwritable(text.into()))
-    }
+    if text.chars().all(carries) { Ok(text) } else { Err(Error::Unwritable(text.into())) }
 }

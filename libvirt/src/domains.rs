@@ -123,12 +123,7 @@ impl Libvirt {
                 let Some(state) = states.get(&uuid).copied() else {
                     continue;
                 };
-                summaries.push(DomainSummary {
-                    name: domain.name()?,
-                    id: domain.id(),
-                    state,
-                    uuid,
-                });
+                summaries.push(DomainSummary { name: domain.name()?, id: domain.id(), state, uuid });
             }
             Ok(summaries)
         })
@@ -139,10 +134,8 @@ impl Libvirt {
     pub async fn domain(&self, uuid: &str) -> Result<Option<DomainDetail>> {
         let uuid = uuid.to_owned();
         absent_as_none(
-            self.list("virDomainGetXMLDesc", move |connect| {
-                detail(&connect.lookup_domain_by_uuid_string(&uuid)?)
-            })
-            .await,
+            self.list("virDomainGetXMLDesc", move |connect| detail(&connect.lookup_domain_by_uuid_string(&uuid)?))
+                .await,
         )
     }
 
@@ -150,10 +143,8 @@ impl Libvirt {
     pub async fn domain_named(&self, name: &str) -> Result<Option<String>> {
         let name = name.to_owned();
         absent_as_none(
-            self.list("virDomainLookupByName", move |connect| {
-                connect.lookup_domain_by_name(&name)?.uuid_string()
-            })
-            .await,
+            self.list("virDomainLookupByName", move |connect| connect.lookup_domain_by_name(&name)?.uuid_string())
+                .await,
         )
     }
 
@@ -172,11 +163,8 @@ impl Libvirt {
     /// Defines a domain or changes its definition; checked against libvirt's schema.
     pub async fn define(&self, xml: String) -> Result<()> {
         let deadline = self.lanes.settings().call;
-        let call = move |connect: &Connect| {
-            connect
-                .define_domain_xml_flags(&xml, sys::VIR_DOMAIN_DEFINE_VALIDATE)
-                .map(drop)
-        };
+        let call =
+            move |connect: &Connect| connect.define_domain_xml_flags(&xml, sys::VIR_DOMAIN_DEFINE_VALIDATE).map(drop);
         self.step("virDomainDefineXML", deadline, call).await
     }
 
@@ -197,13 +185,7 @@ impl Libvirt {
                 affects |= sys::VIR_DOMAIN_AFFECT_LIVE;
             }
             let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
-            domain.set_metadata(
-                kind,
-                element.as_deref(),
-                Some(prefix),
-                Some(namespace),
-                affects,
-            )
+            domain.set_metadata(kind, element.as_deref(), Some(prefix), Some(namespace), affects)
         })
         .await
     }
@@ -212,8 +194,7 @@ impl Libvirt {
     pub async fn create(&self, uuid: &str) -> Result<()> {
         let uuid = uuid.to_owned();
         let call = move |connect: &Connect| connect.lookup_domain_by_uuid_string(&uuid)?.create();
-        self.step("virDomainCreate", self.lanes.settings().start, call)
-            .await
+        self.step("virDomainCreate", self.lanes.settings().start, call).await
     }
 
     /// Asks a guest to shut down.
@@ -222,12 +203,9 @@ impl Libvirt {
             ShutdownMode::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
             ShutdownMode::Agent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
         };
-        self.with("virDomainShutdown", uuid, move |domain| {
-            match domain.shutdown_flags(flag) {
-                // Drivers without a choice of ways have one.
-                Err(error) if Error::of("", &error).kind == Kind::Unsupported => domain.shutdown(),
-                other => other,
-            }
+        self.with("virDomainShutdown", uuid, move |domain| match domain.shutdown_flags(flag) {
+            Err(error) if flagless(&error) => domain.shutdown(),
+            other => other,
         })
         .await
     }
@@ -236,8 +214,7 @@ impl Libvirt {
     pub async fn destroy(&self, uuid: &str) -> Result<()> {
         let uuid = uuid.to_owned();
         let call = move |connect: &Connect| connect.lookup_domain_by_uuid_string(&uuid)?.destroy();
-        self.step("virDomainDestroy", self.lanes.settings().start, call)
-            .await
+        self.step("virDomainDestroy", self.lanes.settings().start, call).await
     }
 
     /// Removes a definition with what hangs on it: saved state, firmware variables, snapshot records.
@@ -247,11 +224,7 @@ impl Libvirt {
                 | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
                 | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
             match domain.undefine_flags(all) {
-                Err(error)
-                    if [Kind::Invalid, Kind::Unsupported].contains(&Error::of("", &error).kind) =>
-                {
-                    domain.undefine()
-                }
+                Err(error) if flagless(&error) => domain.undefine(),
                 other => other,
             }
         })
@@ -260,10 +233,7 @@ impl Libvirt {
 
     /// Sets whether libvirt starts it with the host.
     pub async fn set_autostart(&self, uuid: &str, on: bool) -> Result<()> {
-        self.with("virDomainSetAutostart", uuid, move |domain| {
-            domain.set_autostart(on)
-        })
-        .await
+        self.with("virDomainSetAutostart", uuid, move |domain| domain.set_autostart(on)).await
     }
 
     /// Sends a command to the guest agent; its answer is the guest's word, capped at 1 MiB.
@@ -272,25 +242,11 @@ impl Libvirt {
         const SECONDS: i32 = 5;
         let uuid = uuid.to_owned();
         let call = move |connect: &Connect| {
-            connect
-                .lookup_domain_by_uuid_string(&uuid)?
-                .qemu_agent_command(command, SECONDS, 0)
+            connect.lookup_domain_by_uuid_string(&uuid)?.qemu_agent_command(command, SECONDS, 0)
         };
-        let answer = self
-            .lanes
-            .run(
-                Lane::Agents,
-                ACT,
-                Duration::from_secs(SECONDS as u64 + 2),
-                call,
-            )
-            .await?;
+        let answer = self.lanes.run(Lane::Agents, ACT, Duration::from_secs(SECONDS as u64 + 2), call).await?;
         if answer.len() > 1 << 20 {
-            return Err(Error::new(
-                ACT,
-                Kind::Invalid,
-                "the guest agent's answer is too long",
-            ));
+            return Err(Error::new(ACT, Kind::Invalid, "the guest agent's answer is too long"));
         }
         Ok(answer)
     }
@@ -303,10 +259,7 @@ impl Libvirt {
     ) -> Result<()> {
         let uuid = uuid.to_owned();
         let deadline = self.lanes.settings().call;
-        self.step(act, deadline, move |connect| {
-            call(&connect.lookup_domain_by_uuid_string(&uuid)?)
-        })
-        .await
+        self.step(act, deadline, move |connect| call(&connect.lookup_domain_by_uuid_string(&uuid)?)).await
     }
 }
 

@@ -44,25 +44,13 @@ pub enum Kind {
 
 impl Error {
     pub(crate) fn new(act: &'static str, kind: Kind, message: impl Into<String>) -> Error {
-        Error {
-            act,
-            kind,
-            message: message.into(),
-        }
+        Error { act, kind, message: message.into() }
     }
 
     pub(crate) fn of(act: &'static str, error: &VirtError) -> Error {
         // libvirt's messages may have many lines (QEMU's output); one is enough for a condition.
-        let message = error
-            .message()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        Error {
-            act,
-            kind: kind(error, &message),
-            message,
-        }
+        let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        Error { act, kind: kind(error, &message), message }
     }
 }
 
@@ -79,9 +67,9 @@ fn kind(error: &VirtError, message: &str) -> Kind {
         ErrorNumber::NoConnect | ErrorNumber::Rpc | ErrorNumber::InvalidConn => Kind::Gone,
         ErrorNumber::OperationTimeout | ErrorNumber::AgentUnresponsive => Kind::TimedOut,
         ErrorNumber::ResourceBusy => Kind::Busy,
-        ErrorNumber::NoSupport
-        | ErrorNumber::OperationUnsupported
-        | ErrorNumber::ArgumentUnsupported => Kind::Unsupported,
+        ErrorNumber::NoSupport | ErrorNumber::OperationUnsupported | ErrorNumber::ArgumentUnsupported => {
+            Kind::Unsupported
+        }
         ErrorNumber::ConfigUnsupported
         | ErrorNumber::XmlError
         | ErrorNumber::XmlDetail
@@ -92,9 +80,7 @@ fn kind(error: &VirtError, message: &str) -> Kind {
         | ErrorNumber::AccessDenied
         | ErrorNumber::OperationDenied => Kind::Denied,
         ErrorNumber::OperationInvalid => Kind::WrongState,
-        ErrorNumber::OperationFailed if message.contains("already exists with uuid") => {
-            Kind::Exists
-        }
+        ErrorNumber::OperationFailed if message.contains("already exists with uuid") => Kind::Exists,
         // A connection that broke during the call has no code of its own.
         ErrorNumber::SystemError | ErrorNumber::InternalError if broken(message) => Kind::Gone,
         _ => Kind::Other,

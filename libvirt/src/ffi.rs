@@ -20,20 +20,15 @@ pub(crate) fn start_event_loop() -> Result<()> {
         .get_or_init(|| {
             // libvirt prints every error to stderr otherwise.
             virt::error::clear_error_callback();
-            virt::event::event_register_default_impl()
-                .map_err(|e| Error::of("virEventRegisterDefaultImpl", &e))?;
+            virt::event::event_register_default_impl().map_err(|e| Error::of("virEventRegisterDefaultImpl", &e))?;
             let turn = || loop {
                 if virt::event::event_run_default_impl().is_err() {
                     // A failing poll would spin.
                     std::thread::sleep(std::time::Duration::from_millis(100));
                 }
             };
-            let spawned = std::thread::Builder::new()
-                .name("libvirt-events".into())
-                .spawn(turn);
-            spawned
-                .map(drop)
-                .map_err(|e| Error::new("start the event loop", Kind::Other, e.to_string()))
+            let spawned = std::thread::Builder::new().name("libvirt-events".into()).spawn(turn);
+            spawned.map(drop).map_err(|e| Error::new("start the event loop", Kind::Other, e.to_string()))
         })
         .clone()
 }
@@ -47,13 +42,7 @@ pub(crate) fn register(connect: &Connect, sink: &Sink) -> Result<(), virt::error
     // it calls back with the type of the id (libvirt-domain.h, virConnectDomainEventID).
     let lifecycle = unsafe {
         std::mem::transmute::<
-            unsafe extern "C" fn(
-                sys::virConnectPtr,
-                sys::virDomainPtr,
-                c_int,
-                c_int,
-                *mut c_void,
-            ) -> c_int,
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int,
             Generic,
         >(on_lifecycle)
     };
@@ -95,13 +84,7 @@ pub(crate) fn on_break(connect: &Connect, sink: &Sink) {
     let opaque = boxed(sink);
     // SAFETY: as in `register`; when libvirt refuses it does not keep the pointer, so it is ours to free.
     unsafe {
-        if sys::virConnectRegisterCloseCallback(
-            connect.as_ptr(),
-            Some(on_close),
-            opaque,
-            Some(free_sink),
-        ) < 0
-        {
+        if sys::virConnectRegisterCloseCallback(connect.as_ptr(), Some(on_close), opaque, Some(free_sink)) < 0 {
             free_sink(opaque);
         }
     }
@@ -113,13 +96,7 @@ fn register_pools(connect: &Connect, sink: &Sink) {
     // SAFETY: as in `register`.
     unsafe {
         let lifecycle = std::mem::transmute::<
-            unsafe extern "C" fn(
-                sys::virConnectPtr,
-                sys::virStoragePoolPtr,
-                c_int,
-                c_int,
-                *mut c_void,
-            ),
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virStoragePoolPtr, c_int, c_int, *mut c_void),
             Generic,
         >(on_pool);
         sys::virConnectStoragePoolEventRegisterAny(
@@ -163,19 +140,13 @@ unsafe fn domain_event(domain: sys::virDomainPtr, kind: DomainEvent) -> Option<E
             return None;
         }
         let name = sys::virDomainGetName(domain);
-        (!name.is_null()).then(|| Event::Domain {
-            uuid: text(uuid.as_ptr()),
-            name: text(name),
-            kind,
-        })
+        (!name.is_null()).then(|| Event::Domain { uuid: text(uuid.as_ptr()), name: text(name), kind })
     }
 }
 
 unsafe fn text(pointer: *const c_char) -> String {
     // SAFETY: the callers pass C strings that libvirt gave and that live during the call.
-    unsafe { CStr::from_ptr(pointer) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
 unsafe extern "C" fn on_lifecycle(
@@ -197,11 +168,7 @@ unsafe extern "C" fn on_lifecycle(
     0
 }
 
-unsafe extern "C" fn on_reboot(
-    _: sys::virConnectPtr,
-    domain: sys::virDomainPtr,
-    opaque: *mut c_void,
-) {
+unsafe extern "C" fn on_reboot(_: sys::virConnectPtr, domain: sys::virDomainPtr, opaque: *mut c_void) {
     // SAFETY: as in `on_lifecycle`.
     unsafe { send(opaque, || domain_event(domain, DomainEvent::Rebooted)) };
 }
@@ -215,11 +182,7 @@ unsafe extern "C" fn on_agent(
 ) {
     let connected = state as u32 == sys::VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED;
     // SAFETY: as in `on_lifecycle`.
-    unsafe {
-        send(opaque, || {
-            domain_event(domain, DomainEvent::Agent { connected })
-        })
-    };
+    unsafe { send(opaque, || domain_event(domain, DomainEvent::Agent { connected })) };
 }
 
 unsafe extern "C" fn on_pool(
@@ -250,19 +213,11 @@ unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut
 }
 
 /// State of each domain by UUID, in one call: `virt`'s own wrapper leaks and has no way to read the result.
-pub(crate) fn states(
-    connect: &Connect,
-) -> Result<BTreeMap<String, DomainState>, virt::error::Error> {
+pub(crate) fn states(connect: &Connect) -> Result<BTreeMap<String, DomainState>, virt::error::Error> {
     let mut records: *mut sys::virDomainStatsRecordPtr = std::ptr::null_mut();
     // SAFETY: the connection is open and `records` is where the list is put.
-    let count = unsafe {
-        sys::virConnectGetAllDomainStats(
-            connect.as_ptr(),
-            sys::VIR_DOMAIN_STATS_STATE,
-            &mut records,
-            0,
-        )
-    };
+    let count =
+        unsafe { sys::virConnectGetAllDomainStats(connect.as_ptr(), sys::VIR_DOMAIN_STATS_STATE, &mut records, 0) };
     if count < 0 {
         return Err(virt::error::Error::last_error());
     }
@@ -271,20 +226,11 @@ pub(crate) fn states(
         // SAFETY: libvirt gives `count` records, each valid until the list is freed below.
         let (domain, state, reason) = unsafe {
             let record = &**records.add(index);
-            (
-                record.dom,
-                parameter(record, c"state.state"),
-                parameter(record, c"state.reason"),
-            )
+            (record.dom, parameter(record, c"state.state"), parameter(record, c"state.reason"))
         };
         // SAFETY: the record holds a reference to its domain.
-        if let Some(Event::Domain { uuid, .. }) =
-            unsafe { domain_event(domain, DomainEvent::Changed) }
-        {
-            states.insert(
-                uuid,
-                domains::state(state.unwrap_or(0), reason.unwrap_or(0)),
-            );
+        if let Some(Event::Domain { uuid, .. }) = unsafe { domain_event(domain, DomainEvent::Changed) } {
+            states.insert(uuid, domains::state(state.unwrap_or(0), reason.unwrap_or(0)));
         }
     }
     // SAFETY: the list came from libvirt and is not used after this.
@@ -297,8 +243,6 @@ pub(crate) fn states(
 unsafe fn parameter(record: &sys::virDomainStatsRecord, name: &CStr) -> Option<c_int> {
     let mut value: c_int = 0;
     // SAFETY: libvirt says how many parameters there are; it checks name and type itself.
-    let found = unsafe {
-        sys::virTypedParamsGetInt(record.params, record.nparams, name.as_ptr(), &mut value)
-    };
+    let found = unsafe { sys::virTypedParamsGetInt(record.params, record.nparams, name.as_ptr(), &mut value) };
     (found == 1).then_some(value)
 }

@@ -27,10 +27,7 @@ impl Libvirt {
         self.list("virConnectGetLibVersion", |connect| {
             // 1,000,000·major + 1,000·minor + release (virConnectGetVersion).
             let text = |v: u32| format!("{}.{}.{}", v / 1_000_000, v / 1000 % 1000, v % 1000);
-            Ok(Versions {
-                libvirt: text(connect.lib_version()?),
-                hypervisor: text(connect.hyp_version()?),
-            })
+            Ok(Versions { libvirt: text(connect.lib_version()?), hypervisor: text(connect.hyp_version()?) })
         })
         .await
     }
@@ -39,19 +36,13 @@ impl Libvirt {
     pub async fn node(&self) -> Result<Node> {
         self.list("virNodeGetInfo", |connect| {
             let info = connect.node_info()?;
-            Ok(Node {
-                cpus: info.cpus,
-                memory_kib: info.memory,
-            })
+            Ok(Node { cpus: info.cpus, memory_kib: info.memory })
         })
         .await
     }
 
     /// The host's capabilities as XML.
     pub async fn capabilities(&self) -> Result<String> {
-        self.list("virConnectGetCapabilities", |connect| {
-            connect.capabilities()
-        })
-        .await
+        self.list("virConnectGetCapabilities", |connect| connect.capabilities()).await
     }
 }

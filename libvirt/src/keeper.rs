@@ -47,10 +47,7 @@ pub(crate) async fn keep(
 }
 
 /// Passes events on until a connection breaks.
-async fn forward(
-    from: &mut mpsc::UnboundedReceiver<Event>,
-    to: &mpsc::UnboundedSender<Event>,
-) -> String {
+async fn forward(from: &mut mpsc::UnboundedReceiver<Event>, to: &mpsc::UnboundedSender<Event>) -> String {
     loop {
         tokio::select! {
             () = to.closed() => return "the agent is stopping".into(),
@@ -64,17 +61,9 @@ async fn forward(
 }
 
 /// Opens all connections and registers for events on the first, before anything is listed.
-async fn open(
-    lanes: &Lanes,
-    uri: &str,
-    events: &mpsc::UnboundedSender<Event>,
-) -> Result<Vec<Connect>> {
+async fn open(lanes: &Lanes, uri: &str, events: &mpsc::UnboundedSender<Event>) -> Result<Vec<Connect>> {
     const ACT: &str = "connect";
-    let (uri, events, lanes) = (
-        uri.to_owned(),
-        events.clone(),
-        lanes.lanes().collect::<Vec<_>>(),
-    );
+    let (uri, events, lanes) = (uri.to_owned(), events.clone(), lanes.lanes().collect::<Vec<_>>());
     let work = tokio::task::spawn_blocking(move || {
         let mut connections = Vec::new();
         for lane in lanes {
@@ -92,10 +81,6 @@ async fn open(
     match tokio::time::timeout(OPEN_DEADLINE, work).await {
         Ok(Ok(result)) => result.map_err(|error| Error::of(ACT, &error)),
         Ok(Err(_)) => Err(Error::new(ACT, Kind::Other, "the call panicked")),
-        Err(_) => Err(Error::new(
-            ACT,
-            Kind::TimedOut,
-            "libvirtd accepts the connection and does not answer",
-        )),
+        Err(_) => Err(Error::new(ACT, Kind::TimedOut, "libvirtd accepts the connection and does not answer")),
     }
 }

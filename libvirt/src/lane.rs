@@ -39,19 +39,9 @@ struct Slot {
 
 impl Lanes {
     pub(crate) fn new(settings: &Settings) -> Lanes {
-        let slot = || Slot {
-            connect: RwLock::new(None),
-            permits: Arc::new(Semaphore::new(CALLS)),
-        };
-        let links = CONNECTIONS
-            .iter()
-            .flat_map(|(lane, count)| (0..*count).map(move |_| (*lane, slot())))
-            .collect();
-        Lanes {
-            settings: settings.clone(),
-            links,
-            calls: Mutex::default(),
-        }
+        let slot = || Slot { connect: RwLock::new(None), permits: Arc::new(Semaphore::new(CALLS)) };
+        let links = CONNECTIONS.iter().flat_map(|(lane, count)| (0..*count).map(move |_| (*lane, slot()))).collect();
+        Lanes { settings: settings.clone(), links, calls: Mutex::default() }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -59,10 +49,7 @@ impl Lanes {
     }
 
     pub(crate) fn calls(&self) -> BTreeMap<&'static str, u64> {
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lane of each place, in order.
@@ -87,12 +74,7 @@ impl Lanes {
         deadline: Duration,
         call: impl FnOnce(&Connect) -> Result<T, virt::error::Error> + Send + 'static,
     ) -> Result<T> {
-        *self
-            .calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(act)
-            .or_default() += 1;
+        *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(act).or_default() += 1;
         let work = async {
             let (connect, permit) = self.take(lane, act).await?;
             // The permit goes into the thread: a call whose deadline passed keeps its place until libvirt answers.
@@ -106,40 +88,17 @@ impl Lanes {
                 Err(_) => Err(Error::new(act, Kind::Other, "the call panicked")),
             }
         };
-        let late = || {
-            Error::new(
-                act,
-                Kind::TimedOut,
-                format!("libvirt did not answer within {} s", deadline.as_secs()),
-            )
-        };
-        tokio::time::timeout(deadline, work)
-            .await
-            .unwrap_or_else(|_| Err(late()))
+        let late =
+            || Error::new(act, Kind::TimedOut, format!("libvirt did not answer within {} s", deadline.as_secs()));
+        tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn take(&self, lane: Lane, act: &'static str) -> Result<(Connect, OwnedSemaphorePermit)> {
-        let slots = self
-            .links
-            .iter()
-            .filter(|(of, _)| *of == lane)
-            .map(|(_, slot)| slot);
+        let slots = self.links.iter().filter(|(of, _)| *of == lane).map(|(_, slot)| slot);
         let gone = || Error::new(act, Kind::Gone, "libvirt is not there");
-        let slot = slots
-            .max_by_key(|slot| slot.permits.available_permits())
-            .ok_or_else(gone)?;
-        let permit = slot
-            .permits
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| gone())?;
-        let connect = slot
-            .connect
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or_else(gone)?;
+        let slot = slots.max_by_key(|slot| slot.permits.available_permits()).ok_or_else(gone)?;
+        let permit = slot.permits.clone().acquire_owned().await.map_err(|_| gone())?;
+        let connect = slot.connect.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(gone)?;
         Ok((connect, permit))
     }
 }

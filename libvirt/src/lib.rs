@@ -39,11 +39,7 @@ pub struct Settings {
 impl Settings {
     /// The usual deadlines: 15 s, and 60 s for starts.
     pub fn new(uri: impl Into<String>) -> Settings {
-        Settings {
-            uri: uri.into(),
-            call: Duration::from_secs(15),
-            start: Duration::from_secs(60),
-        }
+        Settings { uri: uri.into(), call: Duration::from_secs(15), start: Duration::from_secs(60) }
     }
 }
 
@@ -74,12 +70,7 @@ impl Libvirt {
         let lanes = Arc::new(Lanes::new(&settings));
         let (events, stream) = mpsc::unbounded_channel();
         let (link_sender, link) = watch::channel(Link::Down("not connected yet".into()));
-        tokio::spawn(keeper::keep(
-            lanes.clone(),
-            settings.uri,
-            events,
-            link_sender,
-        ));
+        tokio::spawn(keeper::keep(lanes.clone(), settings.uri, events, link_sender));
         Ok((Libvirt { lanes, link }, stream))
     }
 
@@ -98,9 +89,7 @@ impl Libvirt {
         act: &'static str,
         call: impl FnOnce(&virt::connect::Connect) -> Result<T, virt::error::Error> + Send + 'static,
     ) -> Result<T> {
-        self.lanes
-            .run(Lane::List, act, self.lanes.settings().call, call)
-            .await
+        self.lanes.run(Lane::List, act, self.lanes.settings().call, call).await
     }
 
     async fn step<T: Send + 'static>(

@@ -41,10 +41,7 @@ impl Libvirt {
         absent_as_none(
             self.list("virStoragePoolGetXMLDesc", move |connect| {
                 let pool = connect.lookup_storage_pool_by_name(&name)?;
-                Ok(PoolDetail {
-                    summary: summary(&pool)?,
-                    xml: pool.xml_desc(0)?,
-                })
+                Ok(PoolDetail { summary: summary(&pool)?, xml: pool.xml_desc(0)? })
             })
             .await,
         )
@@ -53,40 +50,32 @@ impl Libvirt {
     /// Defines a pool.
     pub async fn define_pool(&self, xml: String) -> Result<()> {
         let call = move |connect: &Connect| connect.define_storage_pool_xml(&xml, 0).map(drop);
-        self.step("virStoragePoolDefineXML", self.lanes.settings().call, call)
-            .await
+        self.step("virStoragePoolDefineXML", self.lanes.settings().call, call).await
     }
 
     /// Starts a pool.
     pub async fn start_pool(&self, uuid: &str) -> Result<()> {
-        self.with_pool("virStoragePoolCreate", uuid, |pool| pool.create(0))
-            .await
+        self.with_pool("virStoragePoolCreate", uuid, |pool| pool.create(0)).await
     }
 
     /// Looks again at what lies in a pool.
     pub async fn refresh_pool(&self, uuid: &str) -> Result<()> {
-        self.with_pool("virStoragePoolRefresh", uuid, |pool| pool.refresh(0))
-            .await
+        self.with_pool("virStoragePoolRefresh", uuid, |pool| pool.refresh(0)).await
     }
 
     /// Stops a pool; its data stays.
     pub async fn stop_pool(&self, uuid: &str) -> Result<()> {
-        self.with_pool("virStoragePoolDestroy", uuid, StoragePool::destroy)
-            .await
+        self.with_pool("virStoragePoolDestroy", uuid, StoragePool::destroy).await
     }
 
     /// Removes a pool's definition; its data stays.
     pub async fn undefine_pool(&self, uuid: &str) -> Result<()> {
-        self.with_pool("virStoragePoolUndefine", uuid, StoragePool::undefine)
-            .await
+        self.with_pool("virStoragePoolUndefine", uuid, StoragePool::undefine).await
     }
 
     /// Sets whether libvirt starts it with itself.
     pub async fn set_pool_autostart(&self, uuid: &str, on: bool) -> Result<()> {
-        self.with_pool("virStoragePoolSetAutostart", uuid, move |pool| {
-            pool.set_autostart(on)
-        })
-        .await
+        self.with_pool("virStoragePoolSetAutostart", uuid, move |pool| pool.set_autostart(on)).await
     }
 
     async fn with_pool(
@@ -97,10 +86,7 @@ impl Libvirt {
     ) -> Result<()> {
         let uuid = uuid.to_owned();
         let deadline = self.lanes.settings().call;
-        self.step(act, deadline, move |connect| {
-            call(&connect.lookup_storage_pool_by_uuid_string(&uuid)?)
-        })
-        .await
+        self.step(act, deadline, move |connect| call(&connect.lookup_storage_pool_by_uuid_string(&uuid)?)).await
     }
 }
 

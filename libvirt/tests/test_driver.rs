@@ -2,9 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use libvirt::{DomainEvent, DomainState, Event, Kind, Libvirt, OffReason, Settings, ShutdownMode};
-use libvirt_xml::{
-    Accelerator, Cpu, Disk, DiskFormat, Domain, Interface, InterfaceKind, Mark, Owner, Pool, Run,
-};
+use libvirt_xml::{Accelerator, Cpu, Disk, DiskFormat, Domain, Interface, InterfaceKind, Mark, Owner, Pool, Run};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -13,16 +11,12 @@ async fn start() -> (Libvirt, UnboundedReceiver<Event>) {
     assert_eq!(within(events.recv()).await, Some(Event::Connected));
     // libxml2 sets up its RelaxNG types at the first use, unguarded: two first uses at once fail (seen with 2.9.14).
     static SCHEMA: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
-    SCHEMA
-        .get_or_init(async || drop(libvirt.define("<domain/>".into()).await))
-        .await;
+    SCHEMA.get_or_init(async || drop(libvirt.define("<domain/>".into()).await)).await;
     (libvirt, events)
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .expect("it took too long")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it took too long")
 }
 
 fn domain(number: u8) -> Domain {
@@ -30,12 +24,7 @@ fn domain(number: u8) -> Domain {
         name: format!("shop.web{number}"),
         uuid: format!("00000000-0000-4000-8000-0000000000{number:02x}"),
         mark: Some(Mark {
-            owner: Owner {
-                cluster: "c".into(),
-                namespace: "shop".into(),
-                name: "web".into(),
-                uid: "u".into(),
-            },
+            owner: Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() },
             run: Run::Starting,
             restarted_at: None,
         }),
@@ -54,11 +43,7 @@ fn domain(number: u8) -> Domain {
             boot_order: Some(1),
             read_only: false,
         }],
-        interfaces: vec![Interface {
-            name: "lan".into(),
-            mac: "52:54:00:00:00:01".into(),
-            kind: InterfaceKind::User,
-        }],
+        interfaces: vec![Interface { name: "lan".into(), mac: "52:54:00:00:00:01".into(), kind: InterfaceKind::User }],
         console_log: Some("/log/a.log".into()),
         guest_agent: true,
     }
@@ -83,24 +68,12 @@ async fn a_domain_lives_and_dies_and_each_change_is_told() {
     let uuid = want.uuid.as_str();
     libvirt.define(want.render().unwrap()).await.unwrap();
     assert_eq!(next_of(&mut events, uuid).await, DomainEvent::Defined);
-    assert_eq!(
-        libvirt.domain_named(&want.name).await.unwrap().as_deref(),
-        Some(uuid)
-    );
+    assert_eq!(libvirt.domain_named(&want.name).await.unwrap().as_deref(), Some(uuid));
 
     libvirt.create(uuid).await.unwrap();
     assert_eq!(next_of(&mut events, uuid).await, DomainEvent::Started);
-    let summary = libvirt
-        .domains()
-        .await
-        .unwrap()
-        .into_iter()
-        .find(|d| d.uuid == uuid)
-        .unwrap();
-    assert_eq!(
-        (summary.state, summary.name.as_str()),
-        (DomainState::Running, want.name.as_str())
-    );
+    let summary = libvirt.domains().await.unwrap().into_iter().find(|d| d.uuid == uuid).unwrap();
+    assert_eq!((summary.state, summary.name.as_str()), (DomainState::Running, want.name.as_str()));
 
     libvirt.set_autostart(uuid, true).await.unwrap();
     assert!(libvirt.domain(uuid).await.unwrap().unwrap().autostart);
@@ -108,17 +81,11 @@ async fn a_domain_lives_and_dies_and_each_change_is_told() {
     libvirt.shutdown(uuid, ShutdownMode::Acpi).await.unwrap();
     assert_eq!(next_of(&mut events, uuid).await, DomainEvent::Stopped);
     let off = libvirt.domain(uuid).await.unwrap().unwrap();
-    assert_eq!(
-        (off.summary.state, off.live_xml),
-        (DomainState::Off(OffReason::Shutdown), None)
-    );
+    assert_eq!((off.summary.state, off.live_xml), (DomainState::Off(OffReason::Shutdown), None));
 
     libvirt.create(uuid).await.unwrap();
     libvirt.destroy(uuid).await.unwrap();
-    assert_eq!(
-        libvirt.domain(uuid).await.unwrap().unwrap().summary.state,
-        DomainState::Off(OffReason::Destroyed)
-    );
+    assert_eq!(libvirt.domain(uuid).await.unwrap().unwrap().summary.state, DomainState::Off(OffReason::Destroyed));
     libvirt.undefine(uuid).await.unwrap();
     assert_eq!(libvirt.domain(uuid).await.unwrap(), None);
     assert!(libvirt.calls()["virDomainCreate"] == 2);
@@ -129,12 +96,7 @@ async fn what_was_written_is_read_back_from_libvirt_as_the_same() {
     let (libvirt, _events) = start().await;
     let want = domain(2);
     libvirt.define(want.render().unwrap()).await.unwrap();
-    let xml = libvirt
-        .domain(&want.uuid)
-        .await
-        .unwrap()
-        .unwrap()
-        .inactive_xml;
+    let xml = libvirt.domain(&want.uuid).await.unwrap().unwrap().inactive_xml;
     assert_eq!(Domain::parse(&xml).unwrap(), want);
 
     let mut other = want.clone();
@@ -142,12 +104,7 @@ async fn what_was_written_is_read_back_from_libvirt_as_the_same() {
     other.disks[0].read_only = true;
     other.interfaces.clear();
     libvirt.define(other.edit(&xml).unwrap()).await.unwrap();
-    let xml = libvirt
-        .domain(&want.uuid)
-        .await
-        .unwrap()
-        .unwrap()
-        .inactive_xml;
+    let xml = libvirt.domain(&want.uuid).await.unwrap().unwrap().inactive_xml;
     assert_eq!(Domain::parse(&xml).unwrap(), other);
     libvirt.undefine(&want.uuid).await.unwrap();
 }
@@ -162,31 +119,14 @@ async fn a_mark_is_written_read_and_taken_off_whether_the_domain_runs_or_not() {
         if running {
             libvirt.create(&want.uuid).await.unwrap();
         }
-        let mark = Mark {
-            run: Run::Started,
-            restarted_at: Some("x & \"y\"".into()),
-            ..want.mark.clone().unwrap()
-        };
-        libvirt
-            .set_metadata(&want.uuid, NAMESPACE, PREFIX, Some(mark.element().unwrap()))
-            .await
-            .unwrap();
-        let read = libvirt
-            .metadata(&want.uuid, NAMESPACE)
-            .await
-            .unwrap()
-            .unwrap();
+        let mark = Mark { run: Run::Started, restarted_at: Some("x & \"y\"".into()), ..want.mark.clone().unwrap() };
+        libvirt.set_metadata(&want.uuid, NAMESPACE, PREFIX, Some(mark.element().unwrap())).await.unwrap();
+        let read = libvirt.metadata(&want.uuid, NAMESPACE).await.unwrap().unwrap();
         assert_eq!(Mark::parse(&read).unwrap(), mark);
         let detail = libvirt.domain(&want.uuid).await.unwrap().unwrap();
-        assert_eq!(
-            Domain::parse(&detail.inactive_xml).unwrap().mark,
-            Some(mark)
-        );
+        assert_eq!(Domain::parse(&detail.inactive_xml).unwrap().mark, Some(mark));
     }
-    libvirt
-        .set_metadata(&want.uuid, NAMESPACE, PREFIX, None)
-        .await
-        .unwrap();
+    libvirt.set_metadata(&want.uuid, NAMESPACE, PREFIX, None).await.unwrap();
     assert_eq!(libvirt.metadata(&want.uuid, NAMESPACE).await.unwrap(), None);
     libvirt.destroy(&want.uuid).await.unwrap();
     libvirt.undefine(&want.uuid).await.unwrap();
@@ -196,37 +136,15 @@ async fn a_mark_is_written_read_and_taken_off_whether_the_domain_runs_or_not() {
 async fn a_failure_says_what_can_be_done_about_it() {
     let (libvirt, _events) = start().await;
     let nobody = "00000000-0000-4000-8000-00000000ffff";
-    assert_eq!(
-        libvirt.create(nobody).await.unwrap_err().kind,
-        Kind::NotFound
-    );
-    assert_eq!(
-        libvirt.define("<domain/>".into()).await.unwrap_err().kind,
-        Kind::Invalid
-    );
-    assert_eq!(
-        libvirt.domain_named("nul\0byte").await.unwrap_err().kind,
-        Kind::Invalid
-    );
+    assert_eq!(libvirt.create(nobody).await.unwrap_err().kind, Kind::NotFound);
+    assert_eq!(libvirt.define("<domain/>".into()).await.unwrap_err().kind, Kind::Invalid);
+    assert_eq!(libvirt.domain_named("nul\0byte").await.unwrap_err().kind, Kind::Invalid);
 
     let want = domain(4);
     libvirt.define(want.render().unwrap()).await.unwrap();
-    assert_eq!(
-        libvirt.destroy(&want.uuid).await.unwrap_err().kind,
-        Kind::WrongState
-    );
-    let clash = Domain {
-        uuid: nobody.into(),
-        ..want.clone()
-    };
-    assert_eq!(
-        libvirt
-            .define(clash.render().unwrap())
-            .await
-            .unwrap_err()
-            .kind,
-        Kind::Exists
-    );
+    assert_eq!(libvirt.destroy(&want.uuid).await.unwrap_err().kind, Kind::WrongState);
+    let clash = Domain { uuid: nobody.into(), ..want.clone() };
+    assert_eq!(libvirt.define(clash.render().unwrap()).await.unwrap_err().kind, Kind::Exists);
     libvirt.undefine(&want.uuid).await.unwrap();
 }
 
@@ -234,12 +152,7 @@ async fn a_failure_says_what_can_be_done_about_it() {
 async fn a_pool_is_defined_started_stopped_and_undefined() {
     let (libvirt, mut events) = start().await;
     let uuid = "00000000-0000-4000-8000-0000000000a1";
-    let pool = Pool {
-        name: "images".into(),
-        uuid: uuid.into(),
-        kind: "dir".into(),
-        path: "/srv/images".into(),
-    };
+    let pool = Pool { name: "images".into(), uuid: uuid.into(), kind: "dir".into(), path: "/srv/images".into() };
     libvirt.define_pool(pool.render().unwrap()).await.unwrap();
     libvirt.start_pool(uuid).await.unwrap();
     libvirt.set_pool_autostart(uuid, true).await.unwrap();
@@ -255,16 +168,10 @@ async fn a_pool_is_defined_started_stopped_and_undefined() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_without_libvirt_gives_an_error_and_goes_on_trying() {
-    let (libvirt, _events) = Libvirt::start(Settings::new(
-        "qemu:///system?socket=/nonexistent/libvirt-sock",
-    ))
-    .unwrap();
+    let (libvirt, _events) = Libvirt::start(Settings::new("qemu:///system?socket=/nonexistent/libvirt-sock")).unwrap();
     assert_eq!(libvirt.domains().await.unwrap_err().kind, Kind::Gone);
     let mut link = libvirt.link();
     let said =
-        within(link.wait_for(
-            |link| matches!(link, libvirt::Link::Down(why) if why.contains("/nonexistent")),
-        ))
-        .await;
+        within(link.wait_for(|link| matches!(link, libvirt::Link::Down(why) if why.contains("/nonexistent")))).await;
     assert!(said.is_ok());
 }

@@ -15,9 +15,7 @@ pub fn domain(namespace: &str, name: &str) -> String {
 
 /// Name of the volume behind a disk.
 pub fn disk_volume(vm: &str, disk: &Disk) -> String {
-    disk.volume
-        .clone()
-        .unwrap_or_else(|| format!("{vm}-{}", disk.name))
+    disk.volume.clone().unwrap_or_else(|| format!("{vm}-{}", disk.name))
 }
 
 /// A volume's file in its pool: `<namespace>.<name>-<first 8 of uid>.<format>`.
@@ -27,19 +25,11 @@ pub fn volume_file(namespace: &str, name: &str, uid: &str, format: Format) -> St
 
 /// Whether a file name is that of a volume of this namespace and name, of whatever uid and format.
 pub fn is_volume_file(file: &str, namespace: &str, name: &str) -> bool {
-    let rest = file
-        .strip_prefix(namespace)
-        .and_then(|f| f.strip_prefix('.'))
-        .and_then(|f| f.strip_prefix(name));
-    let Some((uid, format)) = rest
-        .and_then(|f| f.strip_prefix('-'))
-        .and_then(|f| f.split_once('.'))
-    else {
+    let rest = file.strip_prefix(namespace).and_then(|f| f.strip_prefix('.')).and_then(|f| f.strip_prefix(name));
+    let Some((uid, format)) = rest.and_then(|f| f.strip_prefix('-')).and_then(|f| f.split_once('.')) else {
         return false;
     };
-    uid.len() == 8
-        && uid.chars().all(|c| c.is_ascii_hexdigit())
-        && ["raw", "qcow2"].contains(&format)
+    uid.len() == 8 && uid.chars().all(|c| c.is_ascii_hexdigit()) && ["raw", "qcow2"].contains(&format)
 }
 
 /// A volume's file while it is being made.
@@ -55,35 +45,23 @@ pub fn sidecar_file(uid: &str) -> String {
 /// The uid in the name of a part or its sidecar.
 pub fn uid_of_part(file: &str) -> Option<&str> {
     let uid = file.strip_prefix('.')?;
-    uid.strip_suffix(".part")
-        .or_else(|| uid.strip_suffix(".part.json"))
-        .filter(|uid| !uid.is_empty())
+    uid.strip_suffix(".part").or_else(|| uid.strip_suffix(".part.json")).filter(|uid| !uid.is_empty())
 }
 
 /// UUID of a pool on a host.
 pub fn pool_uuid(cluster: &str, name: &str, host: &str) -> String {
-    Uuid::new_v5(
-        &UUIDS,
-        [cluster, "StoragePool", name, host].join("\0").as_bytes(),
-    )
-    .to_string()
+    Uuid::new_v5(&UUIDS, [cluster, "StoragePool", name, host].join("\0").as_bytes()).to_string()
 }
 
 /// Namespace with the copies of secrets that a host may read.
 pub fn host_namespace(host: &str) -> String {
-    format!(
-        "virtfleet-host-{}",
-        &hex(&Sha256::digest(host.as_bytes()))[..8]
-    )
+    format!("virtfleet-host-{}", &hex(&Sha256::digest(host.as_bytes()))[..8])
 }
 
 /// Hardware address of an interface, in QEMU's range.
 pub fn mac(uid: &str, interface: &str) -> String {
     let digest = Sha256::digest([uid, interface].join("\0").as_bytes());
-    format!(
-        "52:54:00:{:02x}:{:02x}:{:02x}",
-        digest[0], digest[1], digest[2]
-    )
+    format!("52:54:00:{:02x}:{:02x}:{:02x}", digest[0], digest[1], digest[2])
 }
 
 fn first8(uid: &str) -> &str {
@@ -105,17 +83,8 @@ mod tests {
         let file = volume_file("shop", "web", UID, Format::Qcow2);
         assert_eq!(file, "shop.web-0a1b2c3d.qcow2");
         assert!(is_volume_file(&file, "shop", "web"));
-        for (namespace, name) in [
-            ("shop", "we"),
-            ("sho", "web"),
-            ("shop", "web-0a1b2c3d"),
-            ("p", "web"),
-            ("", "web"),
-        ] {
-            assert!(
-                !is_volume_file(&file, namespace, name),
-                "{namespace}/{name}"
-            );
+        for (namespace, name) in [("shop", "we"), ("sho", "web"), ("shop", "web-0a1b2c3d"), ("p", "web"), ("", "web")] {
+            assert!(!is_volume_file(&file, namespace, name), "{namespace}/{name}");
         }
         for other in [
             "shop.web-data-0a1b2c3d.qcow2",

@@ -185,13 +185,9 @@ pub enum Why {
 /// The smallest change that brings `seen` closer to `goal`.
 pub fn next(goal: &Goal, seen: &Observed, now: Timestamp) -> Next {
     match (goal, seen) {
-        (Goal::Exist(_), Observed::Foreign { whose }) => Next::Refuse {
-            whose: whose.clone(),
-        },
+        (Goal::Exist(_), Observed::Foreign { whose }) => Next::Refuse { whose: whose.clone() },
         (Goal::Exist(want), Observed::Absent) => define(want),
-        (Goal::Exist(want), Observed::Ours(seen)) if seen.mark.owner != want.owner => {
-            retake(want, seen)
-        }
+        (Goal::Exist(want), Observed::Ours(seen)) if seen.mark.owner != want.owner => retake(want, seen),
         (Goal::Exist(want), Observed::Ours(seen)) => keep(want, seen, now),
         (Goal::Vanish(_), Observed::Absent | Observed::Foreign { .. }) => Next::Done,
         (Goal::Vanish(vanish), Observed::Ours(seen)) => go(vanish, seen, now),
@@ -200,20 +196,14 @@ pub fn next(goal: &Goal, seen: &Observed, now: Timestamp) -> Next {
 
 fn define(want: &Desired) -> Next {
     match &want.shape {
-        Err(waiting) => Next::Wait {
-            until: None,
-            why: Why::Volumes(waiting.clone()),
-        },
+        Err(waiting) => Next::Wait { until: None, why: Why::Volumes(waiting.clone()) },
         Ok(shape) => Next::Do(Step::Define(Box::new(changes::new_domain(want, shape)))),
     }
 }
 
 /// The domain of an object that is gone, of the same cluster, namespace and name: the shell has read the live object afresh.
 fn retake(want: &Desired, seen: &Seen) -> Next {
-    Next::Do(Step::Mark(Mark {
-        owner: want.owner.clone(),
-        ..seen.mark.clone()
-    }))
+    Next::Do(Step::Mark(Mark { owner: want.owner.clone(), ..seen.mark.clone() }))
 }
 
 fn keep(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
@@ -221,9 +211,7 @@ fn keep(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     let autostart = power::autostart(want, seen);
     match power {
         // The flag follows the power: a host that reboots in between must not start what should be off.
-        Next::Done | Next::Wait { .. } if seen.autostart != autostart => {
-            Next::Do(Step::SetAutostart(autostart))
-        }
+        Next::Done | Next::Wait { .. } if seen.autostart != autostart => Next::Do(Step::SetAutostart(autostart)),
         Next::Done | Next::Wait { .. } | Next::Do(_) | Next::Refuse { .. } => power,
     }
 }

@@ -5,11 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let directory = PathBuf::from(
-        std::env::args_os()
-            .nth(1)
-            .ok_or("usage: crdgen DIRECTORY")?,
-    );
+    let directory = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: crdgen DIRECTORY")?);
     std::fs::create_dir_all(&directory)?;
     for definition in definitions::all() {
         let mut value = definitions::finished(&definition)?;
@@ -18,10 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let file = directory.join(format!("{}.yaml", definition.spec.names.plural));
         std::fs::write(
             file,
-            format!(
-                "# Written by crdgen (make generate); do not edit.\n{}",
-                serde_yaml_ng::to_string(&value)?
-            ),
+            format!("# Written by crdgen (make generate); do not edit.\n{}", serde_yaml_ng::to_string(&value)?),
         )?;
     }
     Ok(())

@@ -13,11 +13,7 @@ pub fn new_domain(want: &Desired, shape: &Shape) -> Domain {
     Domain {
         name: want.name.clone(),
         uuid: want.owner.uid.clone(),
-        mark: Some(Mark {
-            owner: want.owner.clone(),
-            run,
-            restarted_at: want.restarted_at.clone(),
-        }),
+        mark: Some(Mark { owner: want.owner.clone(), run, restarted_at: want.restarted_at.clone() }),
         machine: "q35".into(),
         arch: shape.arch.clone(),
         accelerator: shape.accelerator,
@@ -48,10 +44,7 @@ pub fn reshaped(base: &Domain, shape: &Shape, targets: &[String]) -> Domain {
         disks: disks(shape, &base.disks, targets),
         interfaces: shape.interfaces.clone(),
         // The log of a domain that was retaken or renamed goes on where it was.
-        console_log: base
-            .console_log
-            .clone()
-            .or_else(|| Some(shape.console_log.clone())),
+        console_log: base.console_log.clone().or_else(|| Some(shape.console_log.clone())),
         guest_agent: shape.guest_agent,
     }
 }
@@ -77,14 +70,8 @@ pub fn waiting_for_restart(want: &Desired, seen: &Seen) -> Vec<&'static str> {
         ("spec.memory.size", goal.memory_kib != live.memory_kib),
         ("spec.accelerator", goal.accelerator != live.accelerator),
         ("spec.kernelBoot", goal.kernel != live.kernel),
-        (
-            "spec.disks",
-            sorted(&goal.disks, |d| &d.name) != sorted(&live.disks, |d| &d.name),
-        ),
-        (
-            "spec.interfaces",
-            sorted(&goal.interfaces, |n| &n.name) != sorted(&live.interfaces, |n| &n.name),
-        ),
+        ("spec.disks", sorted(&goal.disks, |d| &d.name) != sorted(&live.disks, |d| &d.name)),
+        ("spec.interfaces", sorted(&goal.interfaces, |n| &n.name) != sorted(&live.interfaces, |n| &n.name)),
         ("spec.guestAgent", goal.guest_agent != live.guest_agent),
     ]
     .into_iter()
@@ -98,10 +85,7 @@ fn disks(shape: &Shape, kept: &[Disk], taken: &[String]) -> Vec<Disk> {
         if let Some(old) = kept.iter().find(|disk| disk.name == name) {
             return old.target.clone();
         }
-        let free = (0..)
-            .map(target_name)
-            .find(|t| !taken.contains(t))
-            .unwrap_or_default();
+        let free = (0..).map(target_name).find(|t| !taken.contains(t)).unwrap_or_default();
         taken.push(free.clone());
         free
     };
@@ -158,13 +142,7 @@ mod tests {
 
     #[test]
     fn targets_go_on_after_z() {
-        let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702]
-            .into_iter()
-            .map(target_name)
-            .collect();
-        assert_eq!(
-            names,
-            ["vda", "vdz", "vdaa", "vdaz", "vdba", "vdzz", "vdaaa"]
-        );
+        let names: Vec<_> = [0, 25, 26, 51, 52, 701, 702].into_iter().map(target_name).collect();
+        assert_eq!(names, ["vda", "vdz", "vdaa", "vdaz", "vdba", "vdzz", "vdaaa"]);
     }
 }

@@ -44,9 +44,7 @@ pub fn next(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     match (want.power, seen.state) {
         (Power::On, State::Off(cause)) => revive(want, seen, cause, now),
         (Power::Off, State::Off(_)) => rest(want, seen),
-        (Power::On, State::Running) if restart_asked(want, seen) => {
-            shut_down(&want.shutdown, seen, now)
-        }
+        (Power::On, State::Running) if restart_asked(want, seen) => shut_down(&want.shutdown, seen, now),
         (Power::On, State::Running) => run(seen, now),
         // Somebody paused it, its disk is full, or it panicked: its state is worth keeping; status tells.
         (Power::On, State::Paused | State::Crashed | State::ShuttingDown) => Next::Done,
@@ -58,10 +56,7 @@ pub fn next(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
 
 /// Whether libvirt should start the domain with the host.
 pub fn autostart(want: &Desired, seen: &Seen) -> bool {
-    want.power == Power::On
-        && want.autostart
-        && seen.mark.run != Run::StoppedByGuest
-        && seen.persistent
+    want.power == Power::On && want.autostart && seen.mark.run != Run::StoppedByGuest && seen.persistent
 }
 
 /// Whether the restart annotation has a value that was not acted upon.
@@ -74,13 +69,10 @@ fn run(seen: &Seen, now: Timestamp) -> Next {
     match seen.mark.run {
         Run::Started => Next::Done,
         // The wish to stop was taken back, but the guest may still follow it.
-        Run::Stopping { since } if now < since + ASK_AGAIN => Next::Wait {
-            until: Some(since + ASK_AGAIN),
-            why: Why::Shutdown,
-        },
-        Run::Starting | Run::Stopped | Run::StoppedByGuest | Run::Stopping { .. } => {
-            mark(seen, Run::Started)
+        Run::Stopping { since } if now < since + ASK_AGAIN => {
+            Next::Wait { until: Some(since + ASK_AGAIN), why: Why::Shutdown }
         }
+        Run::Starting | Run::Stopped | Run::StoppedByGuest | Run::Stopping { .. } => mark(seen, Run::Started),
     }
 }
 
@@ -89,9 +81,7 @@ fn rest(want: &Desired, seen: &Seen) -> Next {
     if seen.mark.run != Run::Stopped {
         return mark(seen, Run::Stopped);
     }
-    changes::pending(want, seen).map_or(Next::Done, |domain| {
-        Next::Do(Step::Redefine(Box::new(domain)))
-    })
+    changes::pending(want, seen).map_or(Next::Done, |domain| Next::Do(Step::Redefine(Box::new(domain))))
 }
 
 /// What to do for a guest that is off and should run.
@@ -99,18 +89,12 @@ fn revive(want: &Desired, seen: &Seen, cause: Cause, now: Timestamp) -> Next {
     match seen.mark.run {
         Run::Starting => start(want, seen, now),
         Run::Stopped | Run::Stopping { .. } => mark_starting(want, seen),
-        Run::Started | Run::StoppedByGuest if restart_asked(want, seen) => {
-            mark_starting(want, seen)
-        }
+        Run::Started | Run::StoppedByGuest if restart_asked(want, seen) => mark_starting(want, seen),
         Run::StoppedByGuest if want.restart == Restart::Always => mark_starting(want, seen),
         Run::StoppedByGuest => Next::Done,
         Run::Started => match (want.restart, cause) {
-            (Restart::Always, _) | (Restart::OnFailure, Cause::Failure | Cause::Unknown) => {
-                mark_starting(want, seen)
-            }
-            (Restart::OnFailure | Restart::Never, Cause::Shutdown) => {
-                mark(seen, Run::StoppedByGuest)
-            }
+            (Restart::Always, _) | (Restart::OnFailure, Cause::Failure | Cause::Unknown) => mark_starting(want, seen),
+            (Restart::OnFailure | Restart::Never, Cause::Shutdown) => mark(seen, Run::StoppedByGuest),
             (Restart::Never, Cause::Failure | Cause::Unknown) => Next::Done,
         },
     }
@@ -118,16 +102,10 @@ fn revive(want: &Desired, seen: &Seen, cause: Cause, now: Timestamp) -> Next {
 
 fn start(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     if let Err(waiting) = &want.shape {
-        return Next::Wait {
-            until: None,
-            why: Why::Volumes(waiting.clone()),
-        };
+        return Next::Wait { until: None, why: Why::Volumes(waiting.clone()) };
     }
     if let Some(until) = pause_until(seen.failures).filter(|until| now < *until) {
-        return Next::Wait {
-            until: Some(until),
-            why: Why::Backoff,
-        };
+        return Next::Wait { until: Some(until), why: Why::Backoff };
     }
     match changes::pending(want, seen) {
         Some(domain) => Next::Do(Step::Redefine(Box::new(domain))),
@@ -154,41 +132,22 @@ pub fn shut_down(grace: &Grace, seen: &Seen, now: Timestamp) -> Next {
     }
     let again = seen.asked.map(|asked| asked + ASK_AGAIN);
     if let Some(again) = again.filter(|again| now < *again) {
-        let until = if grace.destroy {
-            again.min(deadline)
-        } else {
-            again
-        };
-        return Next::Wait {
-            until: Some(until),
-            why: Why::Shutdown,
-        };
+        let until = if grace.destroy { again.min(deadline) } else { again };
+        return Next::Wait { until: Some(until), why: Why::Shutdown };
     }
-    Next::Do(Step::AskShutdown(
-        if seen.agent_connected && seen.asked.is_none() {
-            Ask::Agent
-        } else {
-            Ask::PowerButton
-        },
-    ))
+    Next::Do(Step::AskShutdown(if seen.agent_connected && seen.asked.is_none() {
+        Ask::Agent
+    } else {
+        Ask::PowerButton
+    }))
 }
 
 fn mark(seen: &Seen, run: Run) -> Next {
-    Next::Do(Step::Mark(Mark {
-        run,
-        ..seen.mark.clone()
-    }))
+    Next::Do(Step::Mark(Mark { run, ..seen.mark.clone() }))
 }
 
 /// From here on the start counts as the answer to the annotation.
 fn mark_starting(want: &Desired, seen: &Seen) -> Next {
-    let restarted_at = want
-        .restarted_at
-        .clone()
-        .or_else(|| seen.mark.restarted_at.clone());
-    Next::Do(Step::Mark(Mark {
-        run: Run::Starting,
-        restarted_at,
-        ..seen.mark.clone()
-    }))
+    let restarted_at = want.restarted_at.clone().or_else(|| seen.mark.restarted_at.clone());
+    Next::Do(Step::Mark(Mark { run: Run::Starting, restarted_at, ..seen.mark.clone() }))
 }

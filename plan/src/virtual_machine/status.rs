@@ -4,8 +4,7 @@ use super::power::{self, Power};
 use super::{Cause, Desired, Goal, Invalid, Next, Observed, Seen, State, Step, Why, changes};
 use crds::conditions::{Builder, Status, Type};
 use crds::virtual_machine::{
-    DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus,
-    VirtualMachineStatus,
+    DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus, VirtualMachineStatus,
 };
 use crds::{Condition, Teardown, quantity};
 use jiff::Timestamp;
@@ -71,22 +70,11 @@ pub struct Guest {
 
 /// The fields of a stored status that an agent writes: the rest is the controller's.
 pub fn ours(status: &VirtualMachineStatus) -> VirtualMachineStatus {
-    let conditions = status
-        .conditions
-        .iter()
-        .filter(|c| c.type_ != Type::Scheduled.as_str())
-        .cloned()
-        .collect();
-    let done = status
-        .teardown
-        .as_ref()
-        .and_then(|teardown| teardown.done.clone());
+    let conditions = status.conditions.iter().filter(|c| c.type_ != Type::Scheduled.as_str()).cloned().collect();
+    let done = status.teardown.as_ref().and_then(|teardown| teardown.done.clone());
     VirtualMachineStatus {
         host: None,
-        teardown: done.map(|done| Teardown {
-            done: Some(done),
-            ..Teardown::default()
-        }),
+        teardown: done.map(|done| Teardown { done: Some(done), ..Teardown::default() }),
         conditions,
         ..status.clone()
     }
@@ -118,13 +106,8 @@ pub fn status(look: &Look<'_>) -> VirtualMachineStatus {
         }),
         started_at: domain.and_then(|seen| started_at(look, seen)),
         disks: current.map(disks).unwrap_or_default(),
-        interfaces: current
-            .map(|d| interfaces(d, look.guest))
-            .unwrap_or_default(),
-        guest: look.guest.map(|guest| GuestStatus {
-            hostname: guest.hostname.clone(),
-            os: guest.os.clone(),
-        }),
+        interfaces: current.map(|d| interfaces(d, look.guest)).unwrap_or_default(),
+        guest: look.guest.map(|guest| GuestStatus { hostname: guest.hostname.clone(), os: guest.os.clone() }),
         teardown: teardown(look),
         conditions: conditions(look, domain, &verdict),
     }
@@ -135,11 +118,7 @@ fn unreachable(look: &Look<'_>, message: &str) -> VirtualMachineStatus {
     let mut status = ours(look.previous);
     let others = std::mem::take(&mut status.conditions)
         .into_iter()
-        .filter(|c| {
-            ![Type::Ready, Type::Reconciling, Type::Stalled]
-                .iter()
-                .any(|kind| kind.as_str() == c.type_)
-        });
+        .filter(|c| ![Type::Ready, Type::Reconciling, Type::Stalled].iter().any(|kind| kind.as_str() == c.type_));
     let ready = Builder::new(&look.previous.conditions, look.generation, look.now)
         .set(Type::Ready, Status::Unknown, "LibvirtUnreachable", message)
         .build();
@@ -161,121 +140,70 @@ struct Verdict {
 
 impl Verdict {
     fn ready(phase: MachinePhase, reason: &'static str) -> Self {
-        Verdict {
-            phase,
-            ready: true,
-            reason,
-            message: String::new(),
-            stalled: false,
-        }
+        Verdict { phase, ready: true, reason, message: String::new(), stalled: false }
     }
 
     fn busy(phase: MachinePhase, reason: &'static str, message: impl Into<String>) -> Self {
-        Verdict {
-            phase,
-            ready: false,
-            reason,
-            message: message.into(),
-            stalled: false,
-        }
+        Verdict { phase, ready: false, reason, message: message.into(), stalled: false }
     }
 
     fn stalled(phase: MachinePhase, reason: &'static str, message: impl Into<String>) -> Self {
-        Verdict {
-            phase,
-            ready: false,
-            reason,
-            message: message.into(),
-            stalled: true,
-        }
+        Verdict { phase, ready: false, reason, message: message.into(), stalled: true }
     }
 }
 
 fn verdict(look: &Look<'_>, domain: Option<&Seen>) -> Verdict {
     let running = domain.is_some_and(|seen| seen.state == State::Running);
     let phase_now = |other: MachinePhase| {
-        if running {
-            MachinePhase::Running
-        } else {
-            other
-        }
+        if running { MachinePhase::Running } else { other }
     };
     let goal = match look.goal {
         Ok(goal) => goal,
         Err(invalid) => {
-            return Verdict::stalled(
-                phase_now(MachinePhase::Failed),
-                invalid.reason,
-                invalid.to_string(),
-            );
+            return Verdict::stalled(phase_now(MachinePhase::Failed), invalid.reason, invalid.to_string());
         }
     };
     let next = match &look.outcome {
         Outcome::Planned(next) => *next,
         Outcome::Failed { step, message } => {
-            return Verdict::busy(
-                phase_now(failed_phase(step)),
-                failed_reason(step),
-                message.clone(),
-            );
+            return Verdict::busy(phase_now(failed_phase(step)), failed_reason(step), message.clone());
         }
         Outcome::Refused { message } => {
-            return Verdict::stalled(
-                phase_now(MachinePhase::Failed),
-                "RefusedByLibvirt",
-                message.clone(),
-            );
+            return Verdict::stalled(phase_now(MachinePhase::Failed), "RefusedByLibvirt", message.clone());
         }
         Outcome::Unreachable { .. } | Outcome::Invalid => {
             return Verdict::busy(MachinePhase::Unknown, "LibvirtUnreachable", "");
         }
     };
     if let Next::Refuse { whose } = next {
-        let message =
-            format!("{whose}; rename this VirtualMachine or remove that domain: it is not touched");
+        let message = format!("{whose}; rename this VirtualMachine or remove that domain: it is not touched");
         return Verdict::stalled(MachinePhase::Failed, "Conflict", message);
     }
     match (goal, domain) {
-        (Goal::Vanish(_), _) => Verdict::busy(
-            MachinePhase::Terminating,
-            "Terminating",
-            "the host is tearing it down",
-        ),
-        (Goal::Exist(_), None) => Verdict::busy(
-            MachinePhase::Provisioning,
-            "Provisioning",
-            waiting_for(next),
-        ),
+        (Goal::Vanish(_), _) => Verdict::busy(MachinePhase::Terminating, "Terminating", "the host is tearing it down"),
+        (Goal::Exist(_), None) => Verdict::busy(MachinePhase::Provisioning, "Provisioning", waiting_for(next)),
         (Goal::Exist(want), Some(seen)) => of_domain(want, seen, next),
     }
 }
 
 fn of_domain(want: &Desired, seen: &Seen, next: &Next) -> Verdict {
-    let stopping = matches!(seen.mark.run, Run::Stopping { .. })
-        && (want.power == Power::Off || power::restart_asked(want, seen));
+    let stopping =
+        matches!(seen.mark.run, Run::Stopping { .. }) && (want.power == Power::Off || power::restart_asked(want, seen));
     match (want.power, seen.state) {
-        (_, State::Running | State::ShuttingDown) if stopping => Verdict::busy(
-            MachinePhase::Stopping,
-            "ShuttingDown",
-            "the guest was asked to shut down",
-        ),
-        (Power::On, State::Running) => Verdict::ready(MachinePhase::Running, "Running"),
-        (Power::On, State::ShuttingDown) => Verdict::busy(
-            MachinePhase::Stopping,
-            "ShuttingDown",
-            "the guest is shutting down",
-        ),
-        (Power::Off, State::Running | State::ShuttingDown) => {
-            Verdict::busy(MachinePhase::Stopping, "ShuttingDown", "")
+        (_, State::Running | State::ShuttingDown) if stopping => {
+            Verdict::busy(MachinePhase::Stopping, "ShuttingDown", "the guest was asked to shut down")
         }
+        (Power::On, State::Running) => Verdict::ready(MachinePhase::Running, "Running"),
+        (Power::On, State::ShuttingDown) => {
+            Verdict::busy(MachinePhase::Stopping, "ShuttingDown", "the guest is shutting down")
+        }
+        (Power::Off, State::Running | State::ShuttingDown) => Verdict::busy(MachinePhase::Stopping, "ShuttingDown", ""),
         (_, State::Paused) => Verdict::busy(
             MachinePhase::Paused,
             "Paused",
             "the guest's processors stand still, not by this manifest (virsh suspend, or a disk without space); virsh resume lets them run",
         ),
-        (_, State::Crashed) => {
-            Verdict::busy(MachinePhase::Crashed, "Crashed", "the guest panicked")
-        }
+        (_, State::Crashed) => Verdict::busy(MachinePhase::Crashed, "Crashed", "the guest panicked"),
         (Power::Off, State::Off(_)) => Verdict::ready(MachinePhase::Stopped, "Stopped"),
         (Power::On, State::Off(cause)) => of_stopped(seen, cause, next),
     }
@@ -283,47 +211,27 @@ fn of_domain(want: &Desired, seen: &Seen, next: &Next) -> Verdict {
 
 fn of_stopped(seen: &Seen, cause: Cause, next: &Next) -> Verdict {
     match (&seen.mark.run, next) {
-        (Run::StoppedByGuest, Next::Done) => {
-            Verdict::ready(MachinePhase::Stopped, "StoppedByGuest")
-        }
+        (Run::StoppedByGuest, Next::Done) => Verdict::ready(MachinePhase::Stopped, "StoppedByGuest"),
         (Run::Started, Next::Done) => {
-            let how = if cause == Cause::Failure {
-                "crashed or was killed"
-            } else {
-                "stopped, nobody knows how"
-            };
+            let how = if cause == Cause::Failure { "crashed or was killed" } else { "stopped, nobody knows how" };
             let message = format!(
                 "the guest {how}, and restartPolicy is Never; annotate it with virtfleet.dev/restartedAt to start it"
             );
             Verdict::busy(MachinePhase::Crashed, "Crashed", message)
         }
-        (
-            _,
-            Next::Wait {
-                why: Why::Backoff, ..
-            },
-        ) => Verdict::busy(
-            MachinePhase::Crashed,
-            "CrashLoop",
-            "the guest keeps failing; the next start waits",
-        ),
+        (_, Next::Wait { why: Why::Backoff, .. }) => {
+            Verdict::busy(MachinePhase::Crashed, "CrashLoop", "the guest keeps failing; the next start waits")
+        }
         (_, next) => Verdict::busy(MachinePhase::Starting, "Starting", waiting_for(next)),
     }
 }
 
 fn waiting_for(next: &Next) -> String {
     match next {
-        Next::Wait {
-            why: Why::Volumes(waiting),
-            ..
-        } => waiting.to_string(),
-        Next::Wait {
-            why: Why::Shutdown | Why::Backoff,
-            ..
+        Next::Wait { why: Why::Volumes(waiting), .. } => waiting.to_string(),
+        Next::Wait { why: Why::Shutdown | Why::Backoff, .. } | Next::Done | Next::Do(_) | Next::Refuse { .. } => {
+            String::new()
         }
-        | Next::Done
-        | Next::Do(_)
-        | Next::Refuse { .. } => String::new(),
     }
 }
 
@@ -351,67 +259,33 @@ fn failed_reason(step: &Step) -> &'static str {
 }
 
 fn conditions(look: &Look<'_>, domain: Option<&Seen>, verdict: &Verdict) -> Vec<Condition> {
-    let Verdict {
-        ready,
-        reason,
-        message,
-        stalled,
-        phase: _,
-    } = verdict;
+    let Verdict { ready, reason, message, stalled, phase: _ } = verdict;
     let want = match look.goal {
         Ok(Goal::Exist(want)) => Some(&**want),
         Ok(Goal::Vanish(_)) | Err(_) => None,
     };
     let mut list = Builder::new(&look.previous.conditions, look.generation, look.now)
         .set(Type::Ready, Status::from(*ready), reason, message.clone())
-        .set_while(
-            !ready && !stalled,
-            Type::Reconciling,
-            reason,
-            message.clone(),
-        )
+        .set_while(!ready && !stalled, Type::Reconciling, reason, message.clone())
         .set_while(*stalled, Type::Stalled, reason, message.clone())
-        .set_while(
-            *stalled && *reason == "Conflict",
-            Type::Conflict,
-            reason,
-            message.clone(),
-        );
+        .set_while(*stalled && *reason == "Conflict", Type::Conflict, reason, message.clone());
     if let Some(want) = want {
-        let waiting = want
-            .shape
-            .as_ref()
-            .err()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let waiting = want.shape.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let there = want.shape.is_ok();
         list = list.set(
             Type::VolumesReady,
             Status::from(there),
-            if there {
-                "VolumesReady"
-            } else {
-                "VolumesNotReady"
-            },
+            if there { "VolumesReady" } else { "VolumesNotReady" },
             waiting,
         );
     }
     if let (Some(want), Some(seen)) = (want, domain) {
         let fields = changes::waiting_for_restart(want, seen);
         let message = format!("these wait for the next start: {}", fields.join(", "));
-        list = list.set_while(
-            !fields.is_empty(),
-            Type::RestartRequired,
-            "ChangesPending",
-            message,
-        );
+        list = list.set_while(!fields.is_empty(), Type::RestartRequired, "ChangesPending", message);
         if seen.config.guest_agent {
             let connected = seen.agent_connected;
-            let reason = if connected {
-                "Connected"
-            } else {
-                "NotConnected"
-            };
+            let reason = if connected { "Connected" } else { "NotConnected" };
             list = list.set(Type::AgentConnected, Status::from(connected), reason, "");
         }
     }
@@ -425,21 +299,13 @@ fn started_at(look: &Look<'_>, seen: &Seen) -> Option<Time> {
 }
 
 fn disks(domain: &Domain) -> Vec<DiskStatus> {
-    let disk = |d: &libvirt_xml::Disk| DiskStatus {
-        name: d.name.clone(),
-        target: d.target.clone(),
-        path: d.file.clone(),
-    };
+    let disk =
+        |d: &libvirt_xml::Disk| DiskStatus { name: d.name.clone(), target: d.target.clone(), path: d.file.clone() };
     domain.disks.iter().map(disk).collect()
 }
 
 fn interfaces(domain: &Domain, guest: Option<&Guest>) -> Vec<InterfaceStatus> {
-    let addresses = |mac: &str| {
-        guest
-            .and_then(|guest| guest.addresses.get(mac))
-            .cloned()
-            .unwrap_or_default()
-    };
+    let addresses = |mac: &str| guest.and_then(|guest| guest.addresses.get(mac)).cloned().unwrap_or_default();
     domain
         .interfaces
         .iter()
@@ -454,10 +320,9 @@ fn interfaces(domain: &Domain, guest: Option<&Guest>) -> Vec<InterfaceStatus> {
 /// `done` once nothing is left to do for the uid that goes; it stays, since nothing follows it.
 fn teardown(look: &Look<'_>) -> Option<Teardown> {
     match (look.goal, &look.outcome) {
-        (Ok(Goal::Vanish(vanish)), Outcome::Planned(Next::Done)) => Some(Teardown {
-            done: Some(vanish.uid.clone()),
-            ..Teardown::default()
-        }),
+        (Ok(Goal::Vanish(vanish)), Outcome::Planned(Next::Done)) => {
+            Some(Teardown { done: Some(vanish.uid.clone()), ..Teardown::default() })
+        }
         (Ok(_) | Err(_), _) => ours(look.previous).teardown,
     }
 }

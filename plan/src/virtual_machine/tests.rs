@@ -16,12 +16,7 @@ fn now() -> Timestamp {
 }
 
 fn owner(uid: &str) -> Owner {
-    Owner {
-        cluster: "c".into(),
-        namespace: "shop".into(),
-        name: "web".into(),
-        uid: uid.into(),
-    }
+    Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: uid.into() }
 }
 
 fn want(power: Power) -> Desired {
@@ -31,10 +26,7 @@ fn want(power: Power) -> Desired {
         power,
         restart: Restart::OnFailure,
         restarted_at: None,
-        shutdown: Grace {
-            timeout: SignedDuration::from_secs(60),
-            destroy: true,
-        },
+        shutdown: Grace { timeout: SignedDuration::from_secs(60), destroy: true },
         autostart: true,
         shape: Ok(shape(1024)),
     }
@@ -72,11 +64,7 @@ struct Model {
 
 impl Model {
     fn empty() -> Model {
-        Model {
-            domain: None,
-            obeys: true,
-            counts: BTreeMap::new(),
-        }
+        Model { domain: None, obeys: true, counts: BTreeMap::new() }
     }
 
     fn with(mark: Mark, state: State) -> Model {
@@ -96,16 +84,11 @@ impl Model {
             asked: None,
             failures: Failures::default(),
         };
-        Model {
-            domain: Some(seen),
-            ..Model::empty()
-        }
+        Model { domain: Some(seen), ..Model::empty() }
     }
 
     fn observe(&self) -> Observed {
-        self.domain
-            .clone()
-            .map_or(Observed::Absent, |seen| Observed::Ours(Box::new(seen)))
+        self.domain.clone().map_or(Observed::Absent, |seen| Observed::Ours(Box::new(seen)))
     }
 
     fn execute(&mut self, step: &Step, now: Timestamp) {
@@ -122,10 +105,7 @@ impl Model {
             }
             Step::Redefine(domain) => {
                 let seen = self.seen();
-                assert!(
-                    matches!(seen.state, State::Off(_)),
-                    "redefined while it runs"
-                );
+                assert!(matches!(seen.state, State::Off(_)), "redefined while it runs");
                 seen.config = (**domain).clone();
                 "redefine"
             }
@@ -140,8 +120,7 @@ impl Model {
             Step::Start => {
                 let seen = self.seen();
                 assert!(matches!(seen.state, State::Off(_)), "started twice");
-                (seen.state, seen.live, seen.id) =
-                    (State::Running, Some(seen.config.clone()), Some(8));
+                (seen.state, seen.live, seen.id) = (State::Running, Some(seen.config.clone()), Some(8));
                 "start"
             }
             Step::AskShutdown(_) => {
@@ -160,10 +139,7 @@ impl Model {
                 "destroy"
             }
             Step::Undefine => {
-                assert!(
-                    matches!(self.seen().state, State::Off(_)),
-                    "undefined while it runs"
-                );
+                assert!(matches!(self.seen().state, State::Off(_)), "undefined while it runs");
                 self.domain = None;
                 "undefine"
             }
@@ -193,9 +169,7 @@ impl Model {
             time += SignedDuration::from_secs(1);
             match next(goal, &self.observe(), time) {
                 Next::Do(step) => self.execute(&step, time),
-                Next::Wait {
-                    until: Some(until), ..
-                } => {
+                Next::Wait { until: Some(until), .. } => {
                     assert!(until > time, "waits for what has passed");
                     time = until;
                     continue;
@@ -217,11 +191,7 @@ fn exist(want: &Desired) -> Goal {
 }
 
 fn mark(run: Run) -> Mark {
-    Mark {
-        owner: owner("new"),
-        run,
-        restarted_at: None,
-    }
+    Mark { owner: owner("new"), run, restarted_at: None }
 }
 
 #[test]
@@ -229,14 +199,8 @@ fn a_new_machine_is_defined_started_and_marked_as_started() {
     let mut host = Model::empty();
     assert_eq!(host.settle(&exist(&want(Power::On)), false), Next::Done);
     let seen = host.seen().clone();
-    assert_eq!(
-        (seen.state, seen.mark.run, seen.autostart),
-        (State::Running, Run::Started, true)
-    );
-    assert_eq!(
-        host.counts,
-        BTreeMap::from([("define", 1), ("start", 1), ("mark", 1), ("autostart", 1)])
-    );
+    assert_eq!((seen.state, seen.mark.run, seen.autostart), (State::Running, Run::Started, true));
+    assert_eq!(host.counts, BTreeMap::from([("define", 1), ("start", 1), ("mark", 1), ("autostart", 1)]));
 }
 
 #[test]
@@ -248,29 +212,15 @@ fn a_machine_that_should_be_off_is_defined_and_never_started() {
 
 #[test]
 fn a_foreign_domain_of_the_same_name_is_refused_and_a_teardown_leaves_it() {
-    let foreign = Observed::Foreign {
-        whose: "somebody's".into(),
-    };
-    assert!(matches!(
-        next(&exist(&want(Power::On)), &foreign, now()),
-        Next::Refuse { .. }
-    ));
-    for policy in [
-        TeardownPolicy::Delete,
-        TeardownPolicy::Orphan,
-        TeardownPolicy::Keep,
-        TeardownPolicy::Retain,
-    ] {
+    let foreign = Observed::Foreign { whose: "somebody's".into() };
+    assert!(matches!(next(&exist(&want(Power::On)), &foreign, now()), Next::Refuse { .. }));
+    for policy in [TeardownPolicy::Delete, TeardownPolicy::Orphan, TeardownPolicy::Keep, TeardownPolicy::Retain] {
         assert_eq!(next(&vanish(policy), &foreign, now()), Next::Done);
     }
 }
 
 fn vanish(policy: TeardownPolicy) -> Goal {
-    Goal::Vanish(Vanish {
-        policy,
-        uid: "new".into(),
-        shutdown: want(Power::On).shutdown,
-    })
+    Goal::Vanish(Vanish { policy, uid: "new".into(), shutdown: want(Power::On).shutdown })
 }
 
 #[test]
@@ -278,13 +228,7 @@ fn nothing_is_defined_before_its_volumes_are_there() {
     let mut wanted = want(Power::On);
     wanted.shape = Err(Waiting(vec![("root".into(), "importing".into())]));
     let mut host = Model::empty();
-    assert!(matches!(
-        host.settle(&exist(&wanted), false),
-        Next::Wait {
-            why: Why::Volumes(_),
-            ..
-        }
-    ));
+    assert!(matches!(host.settle(&exist(&wanted), false), Next::Wait { why: Why::Volumes(_), .. }));
     assert!(host.counts.is_empty());
 }
 
@@ -304,10 +248,7 @@ fn an_edit_of_a_running_guest_waits_for_its_next_start() {
     let mut host = Model::with(mark(Run::Started), State::Running);
     host.settle(&exist(&wanted), false);
     assert_eq!(host.counts, BTreeMap::from([("autostart", 1)]));
-    assert_eq!(
-        changes::waiting_for_restart(&wanted, host.seen()),
-        ["spec.memory.size"]
-    );
+    assert_eq!(changes::waiting_for_restart(&wanted, host.seen()), ["spec.memory.size"]);
     wanted.restarted_at = Some("once".into());
     host.settle(&exist(&wanted), false);
     assert_eq!(host.seen().live.clone().unwrap().memory_kib, 2048 * 1024);
@@ -339,17 +280,10 @@ fn a_guest_that_stopped_is_started_again_as_its_policy_says() {
         (Never, Failure, false),
         (Never, Unknown, false),
     ] {
-        let wanted = Desired {
-            restart,
-            ..want(Power::On)
-        };
+        let wanted = Desired { restart, ..want(Power::On) };
         let mut host = Model::with(mark(Run::Started), State::Off(cause));
         host.settle(&exist(&wanted), false);
-        assert_eq!(
-            host.counts.contains_key("start"),
-            starts,
-            "{restart:?} {cause:?}"
-        );
+        assert_eq!(host.counts.contains_key("start"), starts, "{restart:?} {cause:?}");
     }
 }
 
@@ -360,23 +294,14 @@ fn a_guest_that_shut_itself_down_stays_off_until_the_annotation_or_the_power_sta
     host.seen().autostart = true;
     host.settle(&exist(&wanted), false);
     assert_eq!(host.seen().mark.run, Run::StoppedByGuest);
-    assert!(
-        !host.seen().autostart,
-        "a host that reboots must leave it off"
-    );
+    assert!(!host.seen().autostart, "a host that reboots must leave it off");
     // libvirt forgets why it is off.
     host.seen().state = State::Off(Cause::Unknown);
     host.settle(&exist(&wanted), false);
     assert!(!host.counts.contains_key("start"));
 
     let mut annotated = host.clone();
-    annotated.settle(
-        &exist(&Desired {
-            restarted_at: Some("x".into()),
-            ..wanted.clone()
-        }),
-        false,
-    );
+    annotated.settle(&exist(&Desired { restarted_at: Some("x".into()), ..wanted.clone() }), false);
     assert_eq!(annotated.seen().state, State::Running);
 
     host.settle(&exist(&want(Power::Off)), false);
@@ -391,18 +316,10 @@ fn a_guest_that_does_not_obey_is_destroyed_at_the_deadline_or_waited_for() {
     host.settle(&exist(&want(Power::Off)), false);
     assert_eq!((host.counts["destroy"], host.counts["ask"]), (1, 3));
 
-    let patient = Desired {
-        shutdown: Grace {
-            timeout: SignedDuration::ZERO,
-            destroy: false,
-        },
-        ..want(Power::Off)
-    };
+    let patient = Desired { shutdown: Grace { timeout: SignedDuration::ZERO, destroy: false }, ..want(Power::Off) };
     let seen = Seen {
         asked: Some(now()),
-        ..Model::with(mark(Run::Stopping { since: now() }), State::Running)
-            .domain
-            .unwrap()
+        ..Model::with(mark(Run::Stopping { since: now() }), State::Running).domain.unwrap()
     };
     let late = now() + SignedDuration::from_hours(5);
     let answer = next(&exist(&patient), &Observed::Ours(Box::new(seen)), late);
@@ -415,24 +332,15 @@ fn a_wish_to_stop_that_is_taken_back_in_the_middle_ends_with_a_running_guest() {
     for state in [State::Running, State::Off(Cause::Shutdown)] {
         let mut host = Model::with(stopping.clone(), state);
         host.settle(&exist(&want(Power::On)), true);
-        assert_eq!(
-            (host.seen().state, host.seen().mark.run),
-            (State::Running, Run::Started)
-        );
+        assert_eq!((host.seen().state, host.seen().mark.run), (State::Running, Run::Started));
     }
 }
 
 #[test]
 fn a_deleted_machine_is_shut_down_and_undefined() {
     let mut host = Model::with(mark(Run::Started), State::Running);
-    assert_eq!(
-        host.settle(&vanish(TeardownPolicy::Delete), true),
-        Next::Done
-    );
-    assert_eq!(
-        host.counts,
-        BTreeMap::from([("mark", 1), ("ask", 1), ("undefine", 1)])
-    );
+    assert_eq!(host.settle(&vanish(TeardownPolicy::Delete), true), Next::Done);
+    assert_eq!(host.counts, BTreeMap::from([("mark", 1), ("ask", 1), ("undefine", 1)]));
 }
 
 #[test]
@@ -446,61 +354,37 @@ fn keep_touches_nothing_and_orphan_takes_only_the_mark() {
 
 #[test]
 fn a_teardown_of_one_uid_leaves_the_domain_of_another() {
-    let other = Mark {
-        owner: owner("newer"),
-        ..mark(Run::Started)
-    };
+    let other = Mark { owner: owner("newer"), ..mark(Run::Started) };
     let mut host = Model::with(other, State::Running);
-    assert_eq!(
-        host.settle(&vanish(TeardownPolicy::Delete), false),
-        Next::Done
-    );
+    assert_eq!(host.settle(&vanish(TeardownPolicy::Delete), false), Next::Done);
     assert!(host.counts.is_empty());
 }
 
 #[test]
 fn the_domain_of_a_dead_object_is_retaken_as_it_runs() {
-    let old = Mark {
-        owner: owner("old"),
-        ..mark(Run::Started)
-    };
+    let old = Mark { owner: owner("old"), ..mark(Run::Started) };
     let mut host = Model::with(old, State::Running);
     let uuid = host.seen().config.uuid.clone();
     host.settle(&exist(&want(Power::On)), true);
     let seen = host.seen();
-    assert_eq!(
-        (seen.mark.owner.uid.as_str(), seen.state, &seen.config.uuid),
-        ("new", State::Running, &uuid)
-    );
+    assert_eq!((seen.mark.owner.uid.as_str(), seen.state, &seen.config.uuid), ("new", State::Running, &uuid));
     assert_eq!(host.counts, BTreeMap::from([("mark", 1), ("autostart", 1)]));
 }
 
 #[test]
 fn failing_starts_are_spread_out() {
     let failed = |count| {
-        let failures = Failures {
-            count,
-            last: Some(now()),
-        };
+        let failures = Failures { count, last: Some(now()) };
         let seen = Seen {
             failures,
             autostart: true,
-            ..Model::with(mark(Run::Starting), State::Off(Cause::Failure))
-                .domain
-                .unwrap()
+            ..Model::with(mark(Run::Starting), State::Off(Cause::Failure)).domain.unwrap()
         };
-        next(
-            &exist(&want(Power::On)),
-            &Observed::Ours(Box::new(seen)),
-            now(),
-        )
+        next(&exist(&want(Power::On)), &Observed::Ours(Box::new(seen)), now())
     };
     assert_eq!(failed(1), Next::Do(Step::Start));
     let pause = |count| match failed(count) {
-        Next::Wait {
-            until: Some(until),
-            why: Why::Backoff,
-        } => until.duration_since(now()).as_secs(),
+        Next::Wait { until: Some(until), why: Why::Backoff } => until.duration_since(now()).as_secs(),
         other => panic!("{other:?}"),
     };
     assert_eq!([2, 3, 4, 40].map(pause), [10, 20, 40, 300]);
@@ -511,17 +395,10 @@ fn a_disk_keeps_its_target_and_a_new_one_gets_a_free_one() {
     let mut wanted = want(Power::On);
     let mut host = Model::with(mark(Run::Stopped), State::Off(Cause::Unknown));
     host.seen().targets = vec!["vda".into(), "vdb".into()];
-    let new = DiskShape {
-        name: "data".into(),
-        ..shape(1).disks[0].clone()
-    };
+    let new = DiskShape { name: "data".into(), ..shape(1).disks[0].clone() };
     wanted.shape.as_mut().unwrap().disks.insert(0, new);
     let domain = changes::pending(&wanted, host.seen()).unwrap();
-    let targets: Vec<_> = domain
-        .disks
-        .iter()
-        .map(|d| (d.name.as_str(), d.target.as_str()))
-        .collect();
+    let targets: Vec<_> = domain.disks.iter().map(|d| (d.name.as_str(), d.target.as_str())).collect();
     assert_eq!(targets, [("data", "vdc"), ("root", "vda")]);
 }
 
@@ -530,9 +407,7 @@ fn any_run() -> impl Strategy<Value = Run> {
         Just(Run::Stopped),
         Just(Run::Starting),
         Just(Run::Started),
-        (-200i64..1).prop_map(|s| Run::Stopping {
-            since: now() + SignedDuration::from_secs(s)
-        }),
+        (-200i64..1).prop_map(|s| Run::Stopping { since: now() + SignedDuration::from_secs(s) }),
         Just(Run::StoppedByGuest),
     ]
 }

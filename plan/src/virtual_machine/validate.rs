@@ -140,15 +140,9 @@ pub fn validate(vm: &VirtualMachine, resolved: &Resolved) -> Result<Desired, Inv
     let name = vm.metadata.name.clone().unwrap_or_default();
     let uid = vm.metadata.uid.clone().unwrap_or_default();
     let annotations = vm.metadata.annotations.as_ref();
-    let mut volumes = Volumes {
-        resolved,
-        waiting: Waiting::default(),
-        shared: false,
-    };
+    let mut volumes = Volumes { resolved, waiting: Waiting::default(), shared: false };
     let shape = shape(vm, &mut volumes)?;
-    let Volumes {
-        waiting, shared, ..
-    } = volumes;
+    let Volumes { waiting, shared, .. } = volumes;
     Ok(Desired {
         name: names::domain(&namespace, &name),
         power: match vm.spec.power_state {
@@ -160,23 +154,12 @@ pub fn validate(vm: &VirtualMachine, resolved: &Resolved) -> Result<Desired, Inv
             api::RestartPolicy::OnFailure => Restart::OnFailure,
             api::RestartPolicy::Never => Restart::Never,
         },
-        restarted_at: annotations
-            .and_then(|a| a.get(RESTARTED_AT_ANNOTATION))
-            .cloned(),
+        restarted_at: annotations.and_then(|a| a.get(RESTARTED_AT_ANNOTATION)).cloned(),
         shutdown: grace(&vm.spec.shutdown),
         // Another host may run what lies on shared storage: only an agent that has read its binding may start that.
         autostart: vm.spec.autostart && !shared,
-        shape: if waiting.0.is_empty() {
-            Ok(shape)
-        } else {
-            Err(waiting)
-        },
-        owner: Owner {
-            cluster: resolved.cluster.clone(),
-            namespace,
-            name,
-            uid,
-        },
+        shape: if waiting.0.is_empty() { Ok(shape) } else { Err(waiting) },
+        owner: Owner { cluster: resolved.cluster.clone(), namespace, name, uid },
     })
 }
 
@@ -208,21 +191,9 @@ fn shape(vm: &VirtualMachine, volumes: &mut Volumes) -> Result<Shape, Invalid> {
             model => Cpu::Named(model.into()),
         },
         memory_kib: memory_kib(spec)?,
-        kernel: spec
-            .kernel_boot
-            .as_ref()
-            .map(|boot| kernel(boot, volumes))
-            .transpose()?,
-        disks: spec
-            .disks
-            .iter()
-            .filter_map(|disk| volumes.disk(name, disk))
-            .collect(),
-        interfaces: spec
-            .interfaces
-            .iter()
-            .map(|nic| interface(uid, nic))
-            .collect(),
+        kernel: spec.kernel_boot.as_ref().map(|boot| kernel(boot, volumes)).transpose()?,
+        disks: spec.disks.iter().filter_map(|disk| volumes.disk(name, disk)).collect(),
+        interfaces: spec.interfaces.iter().map(|nic| interface(uid, nic)).collect(),
         console_log: format!("{}/{domain}.log", resolved.console_log_dir),
         guest_agent: spec.guest_agent.is_some(),
     })
@@ -248,10 +219,7 @@ fn memory_kib(spec: &api::VirtualMachineSpec) -> Result<u64, Invalid> {
     let bytes = quantity::units(&spec.memory.size).ok_or_else(|| Invalid {
         field: "spec.memory.size",
         reason: "InvalidQuantity",
-        message: format!(
-            "{:?} is not a size; write it as 512Mi or 2Gi",
-            spec.memory.size.0
-        ),
+        message: format!("{:?} is not a size; write it as 512Mi or 2Gi", spec.memory.size.0),
     })?;
     Ok(bytes.div_ceil(MIB) * 1024)
 }
@@ -259,11 +227,7 @@ fn memory_kib(spec: &api::VirtualMachineSpec) -> Result<u64, Invalid> {
 fn kernel(boot: &api::KernelBoot, volumes: &mut Volumes) -> Result<Kernel, Invalid> {
     Ok(Kernel {
         kernel: volumes.boot_file("spec.kernelBoot.kernel", &boot.kernel)?,
-        initrd: boot
-            .initrd
-            .as_ref()
-            .map(|file| volumes.boot_file("spec.kernelBoot.initrd", file))
-            .transpose()?,
+        initrd: boot.initrd.as_ref().map(|file| volumes.boot_file("spec.kernelBoot.initrd", file)).transpose()?,
         command_line: boot.command_line.clone(),
     })
 }
@@ -272,10 +236,7 @@ fn interface(uid: &str, nic: &api::Interface) -> Interface {
     let api::UserNetwork {} = nic.user;
     Interface {
         name: nic.name.clone(),
-        mac: nic
-            .mac_address
-            .clone()
-            .unwrap_or_else(|| names::mac(uid, &nic.name)),
+        mac: nic.mac_address.clone().unwrap_or_else(|| names::mac(uid, &nic.name)),
         kind: InterfaceKind::User,
     }
 }
@@ -292,10 +253,7 @@ impl Volumes<'_> {
         let volume = names::disk_volume(vm, disk);
         let (path, format, shared, claimed) = self.ready(&volume)?;
         if !disk.read_only && !claimed {
-            self.wait(
-                &volume,
-                "another machine writes to it, or the controller has not claimed it yet",
-            );
+            self.wait(&volume, "another machine writes to it, or the controller has not claimed it yet");
             return None;
         }
         self.shared |= shared && !disk.read_only;
@@ -321,22 +279,14 @@ impl Volumes<'_> {
             Format::Qcow2 => Err(Invalid {
                 field,
                 reason: "WrongFormat",
-                message: format!(
-                    "volume {} must have format Raw: QEMU reads a kernel as it is",
-                    file.volume
-                ),
+                message: format!("volume {} must have format Raw: QEMU reads a kernel as it is", file.volume),
             }),
         }
     }
 
     fn ready(&mut self, volume: &str) -> Option<(String, Format, bool, bool)> {
         match self.resolved.volumes.get(volume) {
-            Some(Volume::Ready {
-                path,
-                format,
-                shared,
-                claimed,
-            }) => Some((path.clone(), *format, *shared, *claimed)),
+            Some(Volume::Ready { path, format, shared, claimed }) => Some((path.clone(), *format, *shared, *claimed)),
             Some(Volume::NotReady(why)) => {
                 self.wait(volume, why);
                 None
