@@ -1,1 +1,24 @@
-//! e2e
+//! The bed: a real Kubernetes control plane and real libvirt hosts on one machine, without containers. Does I/O.
+//!
+//! [`up`] starts one daemon ([`keeper`]) that owns every program of the bed; when it ends, everything ends with it.
+
+pub mod control_plane;
+pub mod down;
+pub mod environment;
+pub mod host;
+pub mod install;
+pub mod keeper;
+pub mod net;
+pub mod pki;
+pub mod program;
+pub mod run;
+pub mod shell;
+pub mod up;
+
+/// What goes wrong here is read by a person.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+/// See [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Names of the bed's hosts.
+pub const HOSTS: [&str; 2] = ["node-a", "node-b"];

@@ -1,2 +1,50 @@
-//! stub
-fn main() {}
+//! `bed`: brings the bed up and down. The Makefile builds what it runs.
+
+use clap::{Parser, Subcommand};
+use e2e::run::Run;
+use e2e::{Result, down, keeper, up};
+use std::path::PathBuf;
+
+/// A Kubernetes control plane and two libvirt hosts on this machine.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Start it, unless it runs.
+    Up {
+        /// Folder that remembers it.
+        #[arg(long, default_value = ".dev")]
+        dir: PathBuf,
+        /// Folder of kube-apiserver, etcd, kubectl and helm.
+        #[arg(long)]
+        cluster: PathBuf,
+    },
+    /// End it.
+    Down {
+        /// Folder that remembers it.
+        #[arg(long, default_value = ".dev")]
+        dir: PathBuf,
+    },
+    /// The daemon itself; `up` starts it.
+    #[command(hide = true)]
+    Keep {
+        /// The run's folder.
+        dir: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Verb::Up { dir, cluster } => {
+            let checkout = std::env::current_dir()?;
+            std::fs::create_dir_all(&dir)?;
+            up::up(&dir.canonicalize()?, &checkout, &cluster)
+        }
+        Verb::Down { dir } => down::down(&dir.canonicalize().unwrap_or(dir)),
+        Verb::Keep { dir } => keeper::keep(Run::load(&dir)?),
+    }
+}

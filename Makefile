@@ -1,0 +1,41 @@
+# Virtfleet's commands; `make` lists them.
+
+export CARGO_TARGET_DIR ?= $(or $(VIRTFLEET_CACHE),$(HOME)/.cache/virtfleet)/target
+BED = $(CARGO_TARGET_DIR)/debug/bed
+
+.PHONY: help
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: packages
+packages:
+	@e2e/packages.sh
+
+.PHONY: build
+build: packages
+	@cargo build --quiet --workspace --bins
+
+.PHONY: up
+up: build ## a Kubernetes control plane and two libvirt hosts, left running; then: source .dev/env
+	@$(BED) up --cluster "$$(e2e/cluster/build.sh)"
+
+.PHONY: down
+down: ## end what `make up` started
+	@cargo build --quiet --package e2e --bin bed
+	@$(BED) down
+
+.PHONY: check
+check: packages ## format, lints and the pure crates' tests
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cargo test --quiet --package crds --package libvirt-xml --package plan
+	cd e2e/cluster && test -z "$$(gofmt -l .)"
+
+.PHONY: test
+test: build ## everything, from unit tests to end to end
+	cargo test --workspace --exclude e2e
+	e2e/stories.sh
+
+.PHONY: generate
+generate: ## write the CRDs from the types
+	cargo run --quiet --package crds --bin crdgen charts/virtfleet-crds/templates

@@ -1,0 +1,56 @@
+//! The programs of the Kubernetes control plane. Does I/O.
+
+use crate::Result;
+use crate::program::Program;
+use crate::run::Run;
+use std::fs;
+
+/// Writes what they read and says how they are run.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn programs(run: &Run) -> Result<Vec<Program>> {
+    let dir = run.dir.display();
+    let address = run.address();
+    fs::write(run.dir.join("audit.yaml"), AUDIT_POLICY)?;
+    let argv = |name: &str, flags: String| -> Vec<String> {
+        [run.cluster_program(name)].into_iter().chain(flags.split_whitespace().map(str::to_owned)).collect()
+    };
+    let etcd = format!(
+        "--data-dir={dir}/etcd --name=bed --unsafe-no-fsync --log-level=warn \
+         --listen-client-urls=http://{address}:2379 --advertise-client-urls=http://{address}:2379 \
+         --listen-peer-urls=http://{address}:2380 --initial-advertise-peer-urls=http://{address}:2380 \
+         --initial-cluster=bed=http://{address}:2380"
+    );
+    let apiserver = format!(
+        "--etcd-servers=http://{address}:2379 --bind-address={address} --advertise-address={address} --secure-port=6443 \
+         --tls-cert-file={dir}/pki/server.crt --tls-private-key-file={dir}/pki/server.key --client-ca-file={dir}/pki/ca.crt \
+         --service-account-key-file={dir}/pki/service-accounts.key \
+         --service-account-signing-key-file={dir}/pki/service-accounts.key \
+         --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 \
+         --authorization-mode=Node,RBAC --audit-policy-file={dir}/audit.yaml --audit-log-path={audit} \
+         --endpoint-reconciler-type=none",
+        audit = run.audit_log().display(),
+    );
+    let controller_manager = format!(
+        "--kubeconfig={config} --authentication-kubeconfig={config} --authorization-kubeconfig={config} --leader-elect=false \
+         --bind-address={address} --cert-dir={dir}/pki/kcm --service-account-private-key-file={dir}/pki/service-accounts.key \
+         --root-ca-file={dir}/pki/ca.crt --use-service-account-credentials=false",
+        config = run.kubeconfig("kube-controller-manager").display(),
+    );
+    Ok(vec![
+        Program::plain("etcd", argv("etcd", etcd)),
+        Program::plain("kube-apiserver", argv("kube-apiserver", apiserver)),
+        Program::plain("kube-controller-manager", argv("kube-controller-manager", controller_manager)),
+    ])
+}
+
+/// Every write is told, with who made it and what came of it; reads are not.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  verbs: [get, list, watch]
+- level: Metadata
+";

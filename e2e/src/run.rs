@@ -1,0 +1,119 @@
+//! One run of the bed: its own folder, bridge and subnet, so that two runs on one machine do not meet. Does I/O.
+
+use crate::Result;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// Where runs live. Short: a Unix socket's path may have 107 characters.
+const RUNS: &str = "/var/tmp/virtfleet";
+
+/// One run of the bed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// Six hexadecimal digits.
+    pub id: String,
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// Second and third number of its subnet 10.x.y.0/24.
+    pub subnet: (u8, u8),
+    /// Folder of the built binaries.
+    pub binaries: PathBuf,
+    /// Folder of kube-apiserver, etcd, kubectl and helm.
+    pub cluster: PathBuf,
+    /// The checkout.
+    pub checkout: PathBuf,
+}
+
+impl Run {
+    /// A new run without a subnet: [`crate::net`] chooses it. `dev` remembers it.
+    ///
+    /// # Errors
+    /// When its folders cannot be made.
+    pub fn new(dev: &Path, checkout: &Path, binaries: &Path, cluster: &Path) -> Result<Run> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.chars().take(6).collect::<String>();
+        let dir = Path::new(RUNS).join(&id);
+        for folder in ["pid", "hold", "log", "pki", "kube", "bin"] {
+            fs::create_dir_all(dir.join(folder))?;
+        }
+        let run = Run {
+            id,
+            dir,
+            subnet: (0, 0),
+            binaries: binaries.into(),
+            cluster: cluster.into(),
+            checkout: checkout.into(),
+        };
+        fs::create_dir_all(dev)?;
+        fs::write(dev.join("run"), run.dir.to_string_lossy().as_bytes())?;
+        Ok(run)
+    }
+
+    /// The run that `dev` remembers, if its folder is there.
+    pub fn remembered(dev: &Path) -> Option<Run> {
+        let dir = PathBuf::from(fs::read_to_string(dev.join("run")).ok()?);
+        Run::load(&dir).ok()
+    }
+
+    /// Reads a run from its folder.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn load(dir: &Path) -> Result<Run> {
+        Ok(serde_json::from_str(&fs::read_to_string(dir.join("run.json"))?)?)
+    }
+
+    /// Writes the run into its folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self) -> Result<()> {
+        Ok(fs::write(self.dir.join("run.json"), serde_json::to_string_pretty(self)?)?)
+    }
+
+    /// Name of the bridge; 15 characters are the kernel's limit.
+    pub fn bridge(&self) -> String {
+        format!("vf{}", self.id)
+    }
+
+    /// The shell's and the API server's address.
+    pub fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.subnet.0, self.subnet.1, 1)
+    }
+
+    /// Address of a host.
+    pub fn host_address(&self, index: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.subnet.0, self.subnet.1, 10 + u8::try_from(index).unwrap_or(0))
+    }
+
+    /// The API server.
+    pub fn server(&self) -> String {
+        format!("https://{}:6443", self.address())
+    }
+
+    /// File with the process id of a program.
+    pub fn pid_file(&self, program: &str) -> PathBuf {
+        self.dir.join("pid").join(program)
+    }
+
+    /// While this file is there, the program is not started again.
+    pub fn hold_file(&self, program: &str) -> PathBuf {
+        self.dir.join("hold").join(program)
+    }
+
+    /// A kubeconfig.
+    pub fn kubeconfig(&self, who: &str) -> PathBuf {
+        self.dir.join("kube").join(who)
+    }
+
+    /// The API server's audit log.
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join("log/audit.jsonl")
+    }
+
+    /// One of the cluster's programs.
+    pub fn cluster_program(&self, name: &str) -> String {
+        self.cluster.join(name).to_string_lossy().into_owned()
+    }
+}
