@@ -22,6 +22,7 @@ pub fn finished(definition: &CustomResourceDefinition) -> Result<Value, serde_js
             if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
                 tidy(schema);
                 default_status(schema);
+                label_name(schema);
             }
         }
     }
@@ -35,6 +36,15 @@ fn default_status(schema: &mut Value) {
         status["default"] = json!({});
         status["properties"]["observedGeneration"]["default"] = json!(-1);
     }
+}
+
+/// Names become domain and file names with a dot between namespace and name: a DNS label. (A CEL rule on the name costs more than the
+/// API server allows.)
+fn label_name(schema: &mut Value) {
+    schema["properties"]["metadata"] = json!({
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 63, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"}},
+    });
 }
 
 /// Takes out `nullable` (an absent field is absent) and number formats other than int32 and int64, which the API server does not know.

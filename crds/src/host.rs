@@ -17,8 +17,6 @@ use std::collections::BTreeMap;
     category = "virt",
     status = "HostStatus",
     derive = "PartialEq",
-    validation = Rule::new("self.metadata.name.size() <= 63 && !format.dns1123Label().validate(self.metadata.name).hasValue()")
-        .message("metadata.name must be a DNS label: at most 63 lower case letters, digits and '-'"),
     printcolumn(name = "Ready", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, type_ = "string"),
     printcolumn(name = "State", json_path = ".status.state", type_ = "string"),
     printcolumn(name = "VMs", json_path = ".status.allocated.vms", type_ = "integer"),

@@ -18,8 +18,6 @@ use serde::{Deserialize, Serialize};
     category = "virt",
     status = "StoragePoolStatus",
     derive = "PartialEq",
-    validation = Rule::new("self.metadata.name.size() <= 63 && !format.dns1123Label().validate(self.metadata.name).hasValue()")
-        .message("metadata.name must be a DNS label: at most 63 lower case letters, digits and '-'"),
     printcolumn(name = "Type", json_path = ".status.type", type_ = "string"),
     printcolumn(name = "Hosts", json_path = ".status.hosts.ready", type_ = "integer"),
     printcolumn(name = "Capacity", json_path = ".status.capacity", type_ = "string"),

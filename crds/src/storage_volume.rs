@@ -21,8 +21,6 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     selectable = ".status.host",
     selectable = ".spec.storagePool",
-    validation = Rule::new("self.metadata.name.size() <= 63 && !format.dns1123Label().validate(self.metadata.name).hasValue()")
-        .message("metadata.name must be a DNS label: at most 63 lower case letters, digits and '-'"),
     printcolumn(name = "Status", json_path = ".status.phase", type_ = "string"),
     printcolumn(name = "Pool", json_path = ".spec.storagePool", type_ = "string"),
     printcolumn(name = "Host", json_path = ".status.host", type_ = "string"),
@@ -136,8 +134,8 @@ pub struct Source {
     .field_path(".checksum"))]
 pub struct HttpSource {
     /// Address, `http://…` or `https://…`, without user or password in it.
-    #[schemars(length(min = 8, max = 2048))]
-    #[x_kube(validation = Rule::new("isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != '' && !url(self).getHost().contains('@') && !self.split('/')[2].contains('@')")
+    #[schemars(length(min = 8, max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/?#@]+([/?#].*)?$')")
         .message("url must be http://… or https://… with a host, and without user or password"))]
     pub url: String,
     /// SHA-256 of the file as it is served: `sha256:` and 64 hexadecimal digits.

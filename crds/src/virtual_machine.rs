@@ -23,8 +23,6 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     selectable = ".status.host",
     selectable = ".status.phase",
-    validation = Rule::new("self.metadata.name.size() <= 63 && !format.dns1123Label().validate(self.metadata.name).hasValue()")
-        .message("metadata.name must be a DNS label: at most 63 lower case letters, digits and '-'"),
     validation = Rule::new("!has(self.spec.disks) || self.spec.disks.all(d, !has(d.volumeTemplate) || self.metadata.name.size() + d.name.size() < 63)")
         .message("the name of a disk with a volumeTemplate and metadata.name must be at most 62 characters together: the volume is called <vm>-<disk>"),
     printcolumn(name = "Status", json_path = ".status.phase", type_ = "string"),
@@ -268,7 +266,8 @@ pub struct TemplateSpec {
     pub storage_pool: String,
     /// Size that the guest sees, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("capacity must be more than 0"))]
+    // A rule on quantities within a list costs more than the API server allows.
+    #[schemars(extend("minimum" = 1, "pattern" = "^[0-9.]*[1-9][0-9.]*([EPTGMk]|[EPTGMK]i)?$"))]
     pub capacity: Option<Quantity>,
     /// Format of the file.
     #[serde(default)]

@@ -25,7 +25,7 @@ pub fn programs(run: &Run) -> Result<Vec<Program>> {
     let apiserver = format!(
         "--etcd-servers=http://{address}:2379 --bind-address={address} --advertise-address={address} --secure-port=6443 \
          --tls-cert-file={dir}/pki/server.crt --tls-private-key-file={dir}/pki/server.key --client-ca-file={dir}/pki/ca.crt \
-         --service-account-key-file={dir}/pki/service-accounts.key \
+         --service-account-key-file={dir}/pki/service-accounts.pub \
          --service-account-signing-key-file={dir}/pki/service-accounts.key \
          --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 \
          --authorization-mode=Node,RBAC --audit-policy-file={dir}/audit.yaml --audit-log-path={audit} \
@@ -35,7 +35,7 @@ pub fn programs(run: &Run) -> Result<Vec<Program>> {
     let controller_manager = format!(
         "--kubeconfig={config} --authentication-kubeconfig={config} --authorization-kubeconfig={config} --leader-elect=false \
          --bind-address={address} --cert-dir={dir}/pki/kcm --service-account-private-key-file={dir}/pki/service-accounts.key \
-         --root-ca-file={dir}/pki/ca.crt --use-service-account-credentials=false",
+         --root-ca-file={dir}/pki/ca.crt --use-service-account-credentials=true",
         config = run.kubeconfig("kube-controller-manager").display(),
     );
     Ok(vec![

@@ -137,6 +137,8 @@ impl Host {
         ));
         // Below /run and /var are sockets and data of the machine itself: the host sees its own instead. The run's folder stays visible.
         lines.extend(PRIVATE.iter().map(|folder| format!("mount --rbind {} {folder}", quoted(&self.outside(folder)))));
+        // The devices of the host's own network namespace.
+        lines.push("mount -t sysfs sysfs /sys".into());
         lines.push(format!("mount --bind {} /etc/hosts", quoted(&self.dir.join("hosts"))));
         lines.push(format!("touch {}", quoted(&self.ready_file())));
         // As process 1 it must collect the orphans, QEMU among them: a shell does so whenever it waits.

@@ -29,7 +29,9 @@ pub fn make(run: &Run) -> Result<()> {
     let key = KeyPair::generate()?;
     fs::write(pki.join("server.crt"), server.signed_by(&key, &issuer)?.pem())?;
     fs::write(pki.join("server.key"), key.serialize_pem())?;
-    fs::write(pki.join("service-accounts.key"), KeyPair::generate()?.serialize_pem())?;
+    let accounts = KeyPair::generate()?;
+    fs::write(pki.join("service-accounts.key"), accounts.serialize_pem())?;
+    fs::write(pki.join("service-accounts.pub"), accounts.public_key_pem())?;
 
     for (file, user, group) in [
         ("admin", "admin", "system:masters"),

@@ -65,6 +65,9 @@ fn start(run: &Run, dev: &Path, own: &Path) -> Result<()> {
 /// The end of each log, since the folder goes.
 fn tell_logs(run: &Run) {
     for entry in fs::read_dir(run.dir.join("log")).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|kind| kind == "jsonl") {
+            continue;
+        }
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         eprintln!("--- {}", entry.file_name().display());
