@@ -1,2 +1,82 @@
-//! stub
-fn main() {}
+//! The controller: places machines, binds volumes, sums up pools, decides teardowns. It never calls an agent.
+
+mod args;
+mod context;
+mod election;
+mod finalizer;
+mod heartbeat;
+mod host;
+mod node;
+mod room;
+mod storage_pool;
+mod storage_volume;
+mod stores;
+mod teardown;
+mod virtual_machine;
+
+use args::Args;
+use clap::Parser;
+use context::Context;
+use shell::metrics::Metrics;
+use shell::{client, health, logs};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What probes are told.
+struct Health {
+    leads: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+impl health::Probe for Health {
+    fn ready(&self) -> Result<(), String> {
+        // A controller that waits for its turn is ready for it; only one that has not reached the API server is not.
+        self.leads.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "waiting to be the leader".into())
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.text(&BTreeMap::new())
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    logs::start(args.log_format);
+    match run(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("virtfleet-controller: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let client = client::connect(args.kubeconfig.as_deref()).await?;
+    let health = Arc::new(Health { leads: AtomicBool::new(false), metrics: Arc::new(Metrics::default()) });
+    health::serve(args.listen, health.clone()).await?;
+    let work = async {
+        client::cluster(&client).await;
+        let election = election::Election::new(&client, &args);
+        let term = election.win().await;
+        health.leads.store(true, Ordering::Relaxed);
+        let context = Context::new(client.clone(), &args, health.metrics.clone());
+        tokio::select! {
+            () = election.keep(term) => Err("another controller leads; starting anew"),
+            () = stores::run(context) => Err("the watches ended"),
+        }
+    };
+    tokio::select! {
+        end = work => end.map_err(Into::into),
+        stopped = shell::asked_to_stop() => Ok(stopped?),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

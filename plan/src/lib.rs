@@ -2,4 +2,8 @@
 //! the list of this crate's dependencies is the proof.
 
 pub mod names;
+pub mod placement;
+pub mod storage_pool;
+pub mod storage_volume;
+pub mod teardown;
 pub mod virtual_machine;

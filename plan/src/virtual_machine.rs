@@ -14,6 +14,7 @@
 pub mod changes;
 pub mod power;
 pub mod status;
+pub mod uses;
 pub mod validate;
 
 pub use validate::{Desired, Invalid, Resolved, Shape, Volume, Waiting, validate};

@@ -1,0 +1,94 @@
+//! What every shell of the controller shares.
+
+use crate::args::Args;
+use crate::room::Room;
+use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
+use kube::runtime::reflector::Store;
+use shell::events::Events;
+use shell::metrics::Metrics;
+use shell::queue::Queue;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Field manager of everything that the controller applies.
+pub const MANAGER: &str = "virtfleet-controller";
+
+/// Shared by all shells, made once a term.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// All objects, as last seen.
+    pub stores: Stores,
+    /// Who should be looked at.
+    pub queues: Queues,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Events for users.
+    pub events: Events,
+    /// One placement at a time, with what was promised since the stores were last heard.
+    pub room: tokio::sync::Mutex<Room>,
+    /// After how long without renewal a host is lost.
+    pub patience: Duration,
+    lost: Mutex<BTreeSet<String>>,
+}
+
+/// All objects of each kind.
+pub struct Stores {
+    /// Hosts.
+    pub hosts: Store<Host>,
+    /// Pools.
+    pub pools: Store<StoragePool>,
+    /// Volumes.
+    pub volumes: Store<StorageVolume>,
+    /// Machines.
+    pub machines: Store<VirtualMachine>,
+    /// Namespaces, for their labels.
+    pub namespaces: Store<Namespace>,
+    /// The hosts' heartbeats.
+    pub leases: Store<Lease>,
+}
+
+/// A queue for each kind that has passes.
+pub struct Queues {
+    /// Hosts.
+    pub hosts: Queue<Host>,
+    /// Pools.
+    pub pools: Queue<StoragePool>,
+    /// Volumes.
+    pub volumes: Queue<StorageVolume>,
+    /// Machines.
+    pub machines: Queue<VirtualMachine>,
+}
+
+impl Context {
+    /// A context whose stores are still empty.
+    pub fn new(client: Client, args: &Args, metrics: Arc<Metrics>) -> crate::stores::Seed {
+        crate::stores::Seed::new(|stores, queues| Context {
+            events: Events::new(client.clone(), MANAGER, MANAGER),
+            patience: Duration::from_secs(args.host_lease_seconds.into()),
+            room: tokio::sync::Mutex::default(),
+            lost: Mutex::default(),
+            client,
+            stores,
+            queues,
+            metrics,
+        })
+    }
+
+    /// Whether the host's Lease is stale.
+    pub fn is_lost(&self, host: &str) -> bool {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).contains(host)
+    }
+
+    /// Replaces the set of lost hosts, and gives those that joined or left it.
+    pub fn set_lost(&self, now: BTreeSet<String>) -> Vec<String> {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let turned = lost.symmetric_difference(&now).cloned().collect();
+        *lost = now;
+        turned
+    }
+}

@@ -1,0 +1,101 @@
+//! A StorageVolume: who uses it, who may write, where it lies, and how it goes.
+
+use crate::context::{Context, MANAGER};
+use crate::stores::host_of_volume;
+use crate::{finalizer, teardown};
+use crds::storage_volume::{StorageVolume, StorageVolumeStatus};
+use crds::{Teardown, TeardownPolicy};
+use jiff::Timestamp;
+use kube::{Api, ResourceExt};
+use plan::placement::matches;
+use plan::storage_volume::binding::{self, Trouble};
+use plan::teardown::Next;
+use shell::Error;
+use shell::retry::Case;
+use shell::status::{apply, beside};
+use std::sync::Arc;
+
+/// One pass.
+pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<Case, Error> {
+    let api = beside(&context.client, &*volume);
+    if volume.metadata.deletion_timestamp.is_some() {
+        return go(&context, &api, &volume).await;
+    }
+    if !finalizer::is_on(&*volume) {
+        finalizer::put(&context, &api, &*volume).await?;
+        return Ok(Case::Converged);
+    }
+    report(&context, &api, &volume, passed_down(&volume)).await?;
+    Ok(if host_of_volume(&volume).is_some() { Case::Converged } else { Case::Dependency })
+}
+
+/// Writes the controller's whole part of the status.
+///
+/// # Errors
+/// The API server's answer.
+pub async fn report(
+    context: &Context,
+    api: &Api<StorageVolume>,
+    volume: &StorageVolume,
+    teardown: Option<Teardown>,
+) -> Result<(), Error> {
+    let machines = context.stores.machines.state();
+    let beside = machines.iter().filter(|vm| vm.namespace() == volume.namespace()).map(|vm| &**vm);
+    let binding = binding::binding(volume, beside);
+    let trouble = trouble(context, volume, binding.host.as_deref());
+    let lost = binding.host.as_deref().is_some_and(|host| context.is_lost(host));
+    let (wanted, summary) =
+        binding::status(volume, &binding, trouble.as_ref(), teardown, lost, Timestamp::now());
+    let stored = volume.status.clone().unwrap_or_else(StorageVolumeStatus::default);
+    let ours = binding::controllers(&stored, summary);
+    if apply(api, MANAGER, volume, (&ours, &wanted), &context.metrics).await? {
+        context.events.turned(volume, &stored.conditions, &wanted.conditions).await;
+    }
+    Ok(())
+}
+
+/// Why the volume cannot be bound.
+fn trouble(context: &Context, volume: &StorageVolume, host: Option<&str>) -> Option<Trouble> {
+    let name = &volume.spec.storage_pool;
+    let Some(pool) = context.stores.pools.state().into_iter().find(|pool| pool.name_any() == *name) else {
+        return Some(Trouble { reason: "PoolNotFound", message: format!("there is no StoragePool {name}; make it") });
+    };
+    let namespace = volume.namespace().unwrap_or_default();
+    let labels = context.stores.namespaces.state().into_iter().find(|n| n.name_any() == namespace);
+    let labels = labels.map(|namespace| namespace.labels().clone()).unwrap_or_default();
+    if !matches(&pool.spec.namespace_selector, &labels) {
+        let message = format!("the labels of namespace {namespace} do not match spec.namespaceSelector of StoragePool {name}");
+        return Some(Trouble { reason: "NamespaceNotAllowed", message });
+    }
+    if let Some(host) = host
+        && !context.stores.hosts.state().iter().any(|known| known.name_any() == host)
+    {
+        return Some(Trouble { reason: "HostNotFound", message: format!("there is no Host {host}") });
+    }
+    None
+}
+
+/// What the volume's owner decided for it before it went.
+fn passed_down(volume: &StorageVolume) -> Option<Teardown> {
+    let stored = volume.status.as_ref()?.teardown.clone()?;
+    (stored.uid.is_some() && stored.uid == volume.uid()).then_some(Teardown { done: None, ..stored })
+}
+
+async fn go(context: &Context, api: &Api<StorageVolume>, volume: &StorageVolume) -> Result<Case, Error> {
+    let Some((fresh, policy)) = teardown::decide(context, api, volume, binding::policy).await? else {
+        return Ok(Case::Converged);
+    };
+    let policy = match passed_down(&fresh).and_then(|teardown| teardown.policy) {
+        Some(TeardownPolicy::Keep) => TeardownPolicy::Keep,
+        Some(_) | None => policy,
+    };
+    let host = host_of_volume(&fresh);
+    let host_exists = context.stores.hosts.state().iter().any(|known| Some(known.name_any().as_str()) == host);
+    let stored = fresh.status.as_ref().and_then(|status| status.teardown.as_ref());
+    let uid = fresh.uid().unwrap_or_default();
+    match plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored) {
+        Next::Release(_) => finalizer::take_off(context, api, &fresh).await?,
+        Next::Ask(teardown) => report(context, api, &fresh, Some(teardown)).await?,
+    }
+    Ok(Case::Dependency)
+}

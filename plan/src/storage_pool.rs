@@ -1,0 +1,95 @@
+//! A StoragePool over all of its hosts: the sum that the controller writes. Pure.
+
+use crate::placement::matches;
+use crds::conditions::{Builder, Status, Type};
+use crds::host::{Host, HostPool, HostPoolState};
+use crds::storage_pool::{PoolHosts, StoragePool, StoragePoolStatus};
+use crds::{Quantity, Teardown, quantity};
+use jiff::Timestamp;
+
+/// Whether a host of these labels should have the pool.
+pub fn selects(pool: &StoragePool, host: &Host) -> bool {
+    matches(&pool.spec.host_selector, &host.metadata.labels.clone().unwrap_or_default())
+}
+
+/// The host's entry for this very pool.
+pub fn entry<'a>(pool: &StoragePool, host: &'a Host) -> Option<&'a HostPool> {
+    let entries = host.status.iter().flat_map(|status| &status.storage_pools);
+    entries.into_iter().find(|entry| Some(&entry.uid) == pool.metadata.uid.as_ref())
+}
+
+/// Sums up; `volumes`: how many StorageVolumes name it.
+pub fn status(
+    pool: &StoragePool,
+    hosts: &[&Host],
+    volumes: usize,
+    teardown: Option<Teardown>,
+    now: Timestamp,
+) -> StoragePoolStatus {
+    let generation = pool.metadata.generation.unwrap_or_default();
+    let wanted: Vec<&&Host> = hosts.iter().filter(|host| selects(pool, host)).collect();
+    let entries: Vec<(&str, &HostPool)> =
+        wanted.iter().filter_map(|host| Some((host.metadata.name.as_deref()?, entry(pool, host)?))).collect();
+    let ready: Vec<_> = entries
+        .iter()
+        .filter(|(_, entry)| entry.state == HostPoolState::Ready && entry.observed_generation == generation)
+        .map(|(_, entry)| *entry)
+        .collect();
+    let troubles: Vec<String> = entries
+        .iter()
+        .filter(|(_, entry)| entry.state == HostPoolState::Failed)
+        .map(|(host, entry)| format!("{host}: {}", entry.message.clone().or(entry.reason.clone()).unwrap_or_default()))
+        .collect();
+    let reason = entries.iter().find_map(|(_, entry)| entry.reason.clone()).unwrap_or_else(|| "HostsNotReady".into());
+    let none = StoragePoolStatus::default();
+    let previous = &pool.status.as_ref().unwrap_or(&none).conditions;
+    let missing = wanted.len() - ready.len();
+    let words = match (wanted.len(), troubles.is_empty()) {
+        (0, _) => "no host's labels match spec.hostSelector".to_owned(),
+        (_, true) => format!("{missing} of {} hosts are not ready yet", wanted.len()),
+        (_, false) => troubles.join("; "),
+    };
+    let terminating = teardown.is_some();
+    let blocked = terminating && volumes > 0;
+    let list = Builder::new(previous, generation, now);
+    let list = match (terminating, wanted.is_empty(), missing) {
+        (true, _, _) => list
+            .set(Type::Ready, Status::False, "Terminating", "the hosts are undefining it")
+            .set(Type::Reconciling, Status::True, "Terminating", ""),
+        (false, true, _) => list.set(Type::Ready, Status::False, "NoHosts", words),
+        (false, false, 0) => list.set(Type::Ready, Status::True, "Ready", ""),
+        (false, false, _) if troubles.is_empty() => list
+            .set(Type::Ready, Status::False, &reason, words.clone())
+            .set(Type::Reconciling, Status::True, &reason, words),
+        (false, false, _) => list
+            .set(Type::Ready, Status::False, &reason, words.clone())
+            .set_while(!ready.is_empty(), Type::Degraded, &reason, words.clone())
+            .set(Type::Reconciling, Status::True, &reason, words),
+    };
+    let near_full = ready.iter().any(|entry| {
+        let size = |quantity: &Option<Quantity>| quantity.as_ref().and_then(quantity::units);
+        matches!((size(&entry.available), size(&entry.capacity)), (Some(free), Some(all)) if free < all / 10)
+    });
+    let words = format!("{volumes} StorageVolumes are in it; delete them first");
+    let conditions = list
+        .set_while(near_full, Type::NearFull, "LittleSpace", "less than a tenth is free on some host")
+        .set_while(blocked, Type::DeletionBlocked, "VolumesExist", words)
+        .build();
+    let counted = if pool.spec.shared { ready.get(..1).unwrap_or_default() } else { &ready[..] };
+    let sum = |field: fn(&HostPool) -> &Option<Quantity>| {
+        let sizes: Vec<u64> = counted.iter().filter_map(|entry| quantity::units(field(entry).as_ref()?)).collect();
+        (!sizes.is_empty()).then(|| quantity::from_bytes(sizes.iter().sum()))
+    };
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    StoragePoolStatus {
+        observed_generation: Some(generation),
+        type_: Some("dir".into()),
+        hosts: Some(PoolHosts { desired: count(wanted.len()), ready: count(ready.len()) }),
+        capacity: sum(|entry| &entry.capacity),
+        allocation: sum(|entry| &entry.allocation),
+        available: sum(|entry| &entry.available),
+        volumes: Some(count(volumes)),
+        teardown,
+        conditions,
+    }
+}

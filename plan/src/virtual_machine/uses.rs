@@ -1,0 +1,126 @@
+//! Which volumes a machine names, and the controller's part of its status. Pure.
+
+use crate::names;
+use crds::conditions::{Builder, Status, Type};
+use crds::virtual_machine::{MachinePhase, VirtualMachine, VirtualMachineStatus};
+use crds::{Teardown, quantity};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Volumes that the machine names, each with whether the guest may write to it.
+pub fn volumes(vm: &VirtualMachine) -> BTreeMap<String, bool> {
+    let name = vm.metadata.name.as_deref().unwrap_or_default();
+    let boot = vm.spec.kernel_boot.iter().flat_map(|boot| [Some(&boot.kernel), boot.initrd.as_ref()]).flatten();
+    let mut used: BTreeMap<_, _> = boot.map(|file| (file.volume.clone(), false)).collect();
+    for disk in &vm.spec.disks {
+        *used.entry(names::disk_volume(name, disk)).or_default() |= !disk.read_only;
+    }
+    used
+}
+
+/// What is promised to the machine: processors in thousandths, memory in bytes.
+pub fn demand(vm: &VirtualMachine) -> (u64, u64) {
+    let cores = u64::try_from(vm.spec.cpu.cores).unwrap_or(1);
+    (cores * 1000, quantity::units(&vm.spec.memory.size).unwrap_or_default())
+}
+
+/// Who writes phase, Ready, Reconciling and Stalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Summary {
+    /// The controller: the machine is bound to no host.
+    Ours,
+    /// The host's agent.
+    Agents,
+    /// The controller took phase and Ready: the host is lost.
+    Lost,
+}
+
+/// The fields of a stored status that the controller writes.
+pub fn controllers(status: &VirtualMachineStatus, summary: Summary) -> VirtualMachineStatus {
+    let types: &[Type] = match summary {
+        Summary::Ours => &[Type::Scheduled, Type::Ready, Type::Reconciling, Type::Stalled],
+        Summary::Agents => &[Type::Scheduled],
+        Summary::Lost => &[Type::Scheduled, Type::Ready],
+    };
+    let theirs = |kind: &str| types.iter().any(|t| t.as_str() == kind);
+    let teardown = status.teardown.as_ref().filter(|teardown| teardown.uid.is_some());
+    VirtualMachineStatus {
+        host: status.host.clone(),
+        teardown: teardown.map(|teardown| Teardown { done: None, ..teardown.clone() }),
+        observed_generation: status.observed_generation.filter(|_| summary == Summary::Ours),
+        phase: status.phase.filter(|_| summary != Summary::Agents),
+        conditions: status.conditions.iter().filter(|c| theirs(&c.type_)).cloned().collect(),
+        ..VirtualMachineStatus::default()
+    }
+}
+
+/// Where a machine's placement stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// On this host.
+    Bound(String),
+    /// Nowhere yet.
+    Waiting {
+        /// CamelCase word.
+        reason: &'static str,
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// The controller's whole part of the status.
+pub fn bound(
+    vm: &VirtualMachine,
+    binding: &Binding,
+    teardown: Option<Teardown>,
+    lost: bool,
+    now: Timestamp,
+) -> (VirtualMachineStatus, Summary) {
+    let none = VirtualMachineStatus::default();
+    let previous = &vm.status.as_ref().unwrap_or(&none).conditions;
+    let generation = vm.metadata.generation.unwrap_or_default();
+    let list = Builder::new(previous, generation, now);
+    let status = VirtualMachineStatus { teardown, ..VirtualMachineStatus::default() };
+    match binding {
+        Binding::Bound(host) => {
+            // The generation would change with every edit, and with it this status, which says nothing new.
+            let kept = previous.iter().find(|c| c.type_ == "Scheduled" && c.status == "True").cloned();
+            let list = list.set(Type::Scheduled, Status::True, "Scheduled", format!("bound to host {host}"));
+            let list = match lost {
+                false => list,
+                true => list.set(Type::Ready, Status::Unknown, "HostLost", lost_words(host)),
+            };
+            let mut conditions = list.build();
+            if let Some(kept) = kept {
+                conditions.iter_mut().filter(|c| c.type_ == "Scheduled").for_each(|c| c.clone_from(&kept));
+            }
+            let phase = lost.then_some(MachinePhase::Unknown);
+            let summary = if lost { Summary::Lost } else { Summary::Agents };
+            (VirtualMachineStatus { host: Some(host.clone()), phase, conditions, ..status }, summary)
+        }
+        Binding::Waiting { reason, message } => {
+            let conditions = list
+                .set(Type::Scheduled, Status::False, reason, message.clone())
+                .set(Type::Ready, Status::False, reason, message.clone())
+                .set(Type::Reconciling, Status::True, reason, message.clone())
+                .build();
+            let phase = if vm.metadata.deletion_timestamp.is_some() {
+                MachinePhase::Terminating
+            } else {
+                MachinePhase::Pending
+            };
+            let status = VirtualMachineStatus {
+                observed_generation: Some(generation),
+                phase: Some(phase),
+                conditions,
+                ..status
+            };
+            (status, Summary::Ours)
+        }
+    }
+}
+
+/// What users are told of a lost host.
+pub fn lost_words(host: &str) -> String {
+    format!("host {host} has not renewed its Lease; what ran there probably still does, nobody can tell")
+}
