@@ -101,7 +101,12 @@ async fn tell_lost(context: &Context, api: &Api<Host>, host: &Host) -> Result<()
     let stored = host.status.as_ref().unwrap_or(&none);
     let generation = host.metadata.generation.unwrap_or_default();
     let conditions = Builder::new(&stored.conditions, generation, Timestamp::now())
-        .set(Type::Ready, Status::Unknown, "HostLost", "its agent has not renewed its Lease; what runs there probably still does")
+        .set(
+            Type::Ready,
+            Status::Unknown,
+            "HostLost",
+            "its agent has not renewed its Lease; what runs there probably still does",
+        )
         .build();
     let wanted = HostStatus { state: Some(HostState::Unknown), conditions, ..HostStatus::default() };
     let ours = HostStatus {

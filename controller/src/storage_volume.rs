@@ -44,8 +44,7 @@ pub async fn report(
     let binding = binding::binding(volume, beside);
     let trouble = trouble(context, volume, binding.host.as_deref());
     let lost = binding.host.as_deref().is_some_and(|host| context.is_lost(host));
-    let (wanted, summary) =
-        binding::status(volume, &binding, trouble.as_ref(), teardown, lost, Timestamp::now());
+    let (wanted, summary) = binding::status(volume, &binding, trouble.as_ref(), teardown, lost, Timestamp::now());
     let stored = volume.status.clone().unwrap_or_else(StorageVolumeStatus::default);
     let ours = binding::controllers(&stored, summary);
     if apply(api, MANAGER, volume, (&ours, &wanted), &context.metrics).await? {
@@ -64,7 +63,8 @@ fn trouble(context: &Context, volume: &StorageVolume, host: Option<&str>) -> Opt
     let labels = context.stores.namespaces.state().into_iter().find(|n| n.name_any() == namespace);
     let labels = labels.map(|namespace| namespace.labels().clone()).unwrap_or_default();
     if !matches(&pool.spec.namespace_selector, &labels) {
-        let message = format!("the labels of namespace {namespace} do not match spec.namespaceSelector of StoragePool {name}");
+        let message =
+            format!("the labels of namespace {namespace} do not match spec.namespaceSelector of StoragePool {name}");
         return Some(Trouble { reason: "NamespaceNotAllowed", message });
     }
     if let Some(host) = host

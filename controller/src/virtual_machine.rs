@@ -124,7 +124,8 @@ fn need(context: &Context, vm: &VirtualMachine) -> Result<Need, Binding> {
         && let Some(host) = unreported(context)
     {
         // It may run this very machine.
-        let message = format!("host {host} has not reported its domains yet; delete Host {host} if it is gone for good");
+        let message =
+            format!("host {host} has not reported its domains yet; delete Host {host} if it is gone for good");
         return waiting("WaitingForHosts", message);
     }
     if let Some(placement) = &vm.spec.placement {
@@ -138,7 +139,9 @@ fn need(context: &Context, vm: &VirtualMachine) -> Result<Need, Binding> {
         let template = vm.spec.disks.iter().any(|d| d.volume_template.is_some() && d_name(vm, d) == name);
         let owned = volume.owner_references().iter().any(|o| Some(&o.uid) == vm.uid().as_ref());
         if template && !owned {
-            let message = format!("StorageVolume {name} exists and was not made for this machine; give the disk another name, or name it in spec.disks[].volume");
+            let message = format!(
+                "StorageVolume {name} exists and was not made for this machine; give the disk another name, or name it in spec.disks[].volume"
+            );
             return waiting("VolumeConflict", message);
         }
         let machines = context.stores.machines.state();

@@ -95,8 +95,7 @@ pub fn matches(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> b
 
 fn refusal(need: &Need, host: &Candidate) -> Option<String> {
     let free = |of: u64, promised: u64| of.saturating_sub(promised);
-    let (cpu, memory) =
-        (free(host.allocatable.0, host.promised.0), free(host.allocatable.1, host.promised.1));
+    let (cpu, memory) = (free(host.allocatable.0, host.promised.0), free(host.allocatable.1, host.promised.1));
     if need.host.as_ref().is_some_and(|name| *name != host.name) {
         return Some("spec.placement.host names another".into());
     }
@@ -175,8 +174,10 @@ mod tests {
 
     #[test]
     fn every_refusal_names_host_and_reason() {
-        let selector =
-            |value: &str| LabelSelector { match_labels: Some([("disk".into(), value.into())].into()), ..LabelSelector::default() };
+        let selector = |value: &str| LabelSelector {
+            match_labels: Some([("disk".into(), value.into())].into()),
+            ..LabelSelector::default()
+        };
         for (need, host, words) in [
             (Need { host: Some("b".into()), ..need() }, host("a"), "spec.placement.host names another"),
             (Need { selector: Some(selector("x")), ..need() }, host("a"), "hostSelector"),
@@ -185,18 +186,26 @@ mod tests {
             (need(), Candidate { schedulable: false, ..host("a") }, "not schedulable"),
             (need(), Candidate { pools: BTreeSet::new(), ..host("a") }, "pool images is not ready there"),
             (Need { cpu: 9000, ..need() }, host("a"), "8 of 9 processors are free"),
-            (need(), Candidate { promised: (0, 8 * GIB), ..host("a") }, "0 MiB of memory are free, 1024 MiB are needed"),
+            (
+                need(),
+                Candidate { promised: (0, 8 * GIB), ..host("a") },
+                "0 MiB of memory are free, 1024 MiB are needed",
+            ),
         ] {
             let nowhere = place(&need, &[host]).unwrap_err();
             assert_eq!(nowhere.reason, "NoHostFits");
-            assert!(nowhere.message.starts_with("0 of 1 hosts fit: a: ") && nowhere.message.contains(words), "{nowhere:?}");
+            assert!(
+                nowhere.message.starts_with("0 of 1 hosts fit: a: ") && nowhere.message.contains(words),
+                "{nowhere:?}"
+            );
         }
         assert_eq!(place(&need(), &[]).unwrap_err().reason, "NoHosts");
     }
 
     #[test]
     fn a_selector_that_matches_is_obeyed() {
-        let selector = LabelSelector { match_labels: Some([("disk".into(), "b".into())].into()), ..LabelSelector::default() };
+        let selector =
+            LabelSelector { match_labels: Some([("disk".into(), "b".into())].into()), ..LabelSelector::default() };
         let need = Need { selector: Some(selector), ..need() };
         assert_eq!(place(&need, &[host("a"), host("b")]).unwrap(), "b");
     }

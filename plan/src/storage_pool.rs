@@ -52,20 +52,24 @@ pub fn status(
     let terminating = teardown.is_some();
     let blocked = terminating && volumes > 0;
     let list = Builder::new(previous, generation, now);
-    let list = match (terminating, wanted.is_empty(), missing) {
-        (true, _, _) => list
-            .set(Type::Ready, Status::False, "Terminating", "the hosts are undefining it")
-            .set(Type::Reconciling, Status::True, "Terminating", ""),
-        (false, true, _) => list.set(Type::Ready, Status::False, "NoHosts", words),
-        (false, false, 0) => list.set(Type::Ready, Status::True, "Ready", ""),
-        (false, false, _) if troubles.is_empty() => list
-            .set(Type::Ready, Status::False, &reason, words.clone())
-            .set(Type::Reconciling, Status::True, &reason, words),
-        (false, false, _) => list
-            .set(Type::Ready, Status::False, &reason, words.clone())
-            .set_while(!ready.is_empty(), Type::Degraded, &reason, words.clone())
-            .set(Type::Reconciling, Status::True, &reason, words),
-    };
+    let list =
+        match (terminating, wanted.is_empty(), missing) {
+            (true, _, _) => list.set(Type::Ready, Status::False, "Terminating", "the hosts are undefining it").set(
+                Type::Reconciling,
+                Status::True,
+                "Terminating",
+                "",
+            ),
+            (false, true, _) => list.set(Type::Ready, Status::False, "NoHosts", words),
+            (false, false, 0) => list.set(Type::Ready, Status::True, "Ready", ""),
+            (false, false, _) if troubles.is_empty() => list
+                .set(Type::Ready, Status::False, &reason, words.clone())
+                .set(Type::Reconciling, Status::True, &reason, words),
+            (false, false, _) => list
+                .set(Type::Ready, Status::False, &reason, words.clone())
+                .set_while(!ready.is_empty(), Type::Degraded, &reason, words.clone())
+                .set(Type::Reconciling, Status::True, &reason, words),
+        };
     let near_full = ready.iter().any(|entry| {
         let size = |quantity: &Option<Quantity>| quantity.as_ref().and_then(quantity::units);
         matches!((size(&entry.available), size(&entry.capacity)), (Some(free), Some(all)) if free < all / 10)

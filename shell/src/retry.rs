@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn failures_back_off_up_to_five_minutes_and_conflicts_begin_at_once() {
         let after = |case, failures| pause(case, failures, Timestamp::UNIX_EPOCH, 0.5).as_secs_f64();
-        assert_eq!([1, 2, 3, 9, 10, 99].map(|n| after(Case::Transient, n).round()), [1.0, 2.0, 4.0, 256.0, 300.0, 300.0]);
+        assert_eq!(
+            [1, 2, 3, 9, 10, 99].map(|n| after(Case::Transient, n).round()),
+            [1.0, 2.0, 4.0, 256.0, 300.0, 300.0]
+        );
         assert_eq!([1, 2].map(|n| after(Case::Conflict, n)), [0.0, 0.0]);
         assert_eq!(after(Case::Conflict, 3).round(), 4.0);
     }

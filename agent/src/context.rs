@@ -1,0 +1,109 @@
+//! What every shell of the agent shares: connections, settings, and what one kind's shell tells another's.
+
+use crate::args::Args;
+use crate::guest::Guests;
+use crate::jobs::Jobs;
+use crate::marks::Marks;
+use crate::virtual_machine::memory::Memory;
+use crds::host::HostPool;
+use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
+use kube::Client;
+use kube::runtime::reflector::Store;
+use libvirt::Libvirt;
+use libvirt_xml::Capabilities;
+use shell::events::Events;
+use shell::metrics::Metrics;
+use shell::queue::Queue;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Field manager of everything that an agent applies.
+pub const MANAGER: &str = "virtfleet-agent";
+
+/// Shared by all shells, made once.
+pub struct Context {
+    /// The API server, as this host's own ServiceAccount.
+    pub client: Client,
+    /// Name of this Host.
+    pub host: String,
+    /// UID of namespace kube-system: the cluster in our marks.
+    pub cluster: String,
+    /// This host's libvirt.
+    pub libvirt: Libvirt,
+    /// The command line.
+    pub args: Args,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Events for users.
+    pub events: Events,
+    /// All objects that concern this host.
+    pub stores: Stores,
+    /// Who should be looked at.
+    pub queues: Queues,
+    /// Which domains carry which mark.
+    pub marks: Marks,
+    /// What libvirt says of the host, once it was asked.
+    pub facts: Shared<Option<HostFacts>>,
+    /// This host's pools by name, for `Host.status`.
+    pub pools: Shared<BTreeMap<String, HostPool>>,
+    /// Imports under way.
+    pub jobs: Jobs,
+    /// What is known of each domain's starts and stops, by UUID.
+    pub memory: Shared<BTreeMap<String, Memory>>,
+    /// What guests told.
+    pub guests: Guests,
+    /// Woken when `Host.status` should be looked at again.
+    pub host_changed: Notify,
+}
+
+/// What libvirt says of the host.
+#[derive(Clone, Debug)]
+pub struct HostFacts {
+    /// Versions of libvirt and QEMU.
+    pub versions: libvirt::Versions,
+    /// Processors and memory.
+    pub node: libvirt::Node,
+    /// What guests can be.
+    pub capabilities: Capabilities,
+}
+
+/// All objects that concern this host.
+pub struct Stores {
+    /// This Host.
+    pub host: Store<Host>,
+    /// All pools.
+    pub pools: Store<StoragePool>,
+    /// Volumes bound here.
+    pub volumes: Store<StorageVolume>,
+    /// Machines bound here.
+    pub machines: Store<VirtualMachine>,
+}
+
+/// A queue for each kind that has passes.
+pub struct Queues {
+    /// Pools.
+    pub pools: Queue<StoragePool>,
+    /// Volumes.
+    pub volumes: Queue<StorageVolume>,
+    /// Machines.
+    pub machines: Queue<VirtualMachine>,
+}
+
+impl Context {
+    /// This Host's object.
+    pub fn host_object(&self) -> Option<Arc<Host>> {
+        self.stores.host.state().into_iter().next()
+    }
+}
+
+/// A value behind a lock that is never held across an await.
+#[derive(Default)]
+pub struct Shared<T>(Mutex<T>);
+
+impl<T> Shared<T> {
+    /// Locks it. A panic elsewhere leaves the value usable: every writer replaces whole entries.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,236 @@
+//! Volumes' files: made hidden and closed to everybody else, given their name when they are whole. Blocking; no policy.
+
+use crate::import::Failure;
+use crds::storage_volume::Format;
+use plan::storage_volume::image::{self, HEADER, Image, Unfit};
+use plan::storage_volume::{Desired, File as Seen};
+use plan::{names, storage_volume};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The part of a volume.
+pub fn part(dir: &Path, uid: &str) -> PathBuf {
+    dir.join(names::part_file(uid))
+}
+
+/// What is known of a part.
+pub fn sidecar(dir: &Path, uid: &str) -> PathBuf {
+    dir.join(names::sidecar_file(uid))
+}
+
+/// Opens a part for writing; a new one is closed to others from its first instant.
+///
+/// # Errors
+/// The file system's.
+pub fn open_part(path: &Path, new: bool) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new().read(true).write(true).create_new(new).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Removes a part with what is known of it.
+///
+/// # Errors
+/// The file system's; that they are not there is none.
+pub fn discard(dir: &Path, uid: &str) -> io::Result<()> {
+    for path in [sidecar(dir, uid), part(dir, uid)] {
+        absent_is_fine(fs::remove_file(path))?;
+    }
+    Ok(())
+}
+
+/// Removes a volume's file.
+///
+/// # Errors
+/// The file system's; that it is not there is none.
+pub fn unlink(path: &Path) -> io::Result<()> {
+    absent_is_fine(fs::remove_file(path))?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Looks at a file that should be a volume of that format.
+///
+/// # Errors
+/// The file system's.
+pub fn look(path: &Path, format: Format) -> io::Result<Option<Seen>> {
+    let shown = path.display().to_string();
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    if !metadata.is_file() {
+        let what = if metadata.file_type().is_symlink() || metadata.file_type().is_block_device() {
+            "a link or device"
+        } else {
+            "no file"
+        };
+        let unfit = Unfit { reason: "NotAFile", message: format!("it is {what}") };
+        return Ok(Some(Seen::There { path: shown, image: Err(unfit), allocation: 0 }));
+    }
+    let image = image::read(&header(path)?, metadata.len(), format);
+    Ok(Some(Seen::There { path: shown, image, allocation: metadata.blocks() * 512 }))
+}
+
+/// Files in the pool that belong to volumes of that namespace and name.
+///
+/// # Errors
+/// The file system's.
+pub fn of_volume(dir: &Path, namespace: &str, name: &str) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        if names::is_volume_file(&file, namespace, name) {
+            found.push(file);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn header(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(HEADER as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Makes a blank volume.
+///
+/// # Errors
+/// Why it could not be made; no half file is left under the volume's name.
+pub fn create(dir: &Path, want: &Desired) -> Result<(), Failure> {
+    let part = part(dir, &want.uid);
+    let file = open_part(&part, true).map_err(|error| Failure::io("make the file", &error))?;
+    let capacity = want.capacity.unwrap_or_default();
+    match (want.format, want.full) {
+        (Format::Raw, false) => file.set_len(capacity).map_err(|error| Failure::io("make the file", &error))?,
+        (Format::Raw, true) => fallocate(&file, FallocateFlags::empty(), 0, capacity)
+            .map_err(|error| Failure::io("take the file's space", &error.into()))?,
+        (Format::Qcow2, full) => {
+            let preallocation = if full { "falloc" } else { "off" };
+            let options = format!("compat=1.1,lazy_refcounts=off,preallocation={preallocation}");
+            qemu_img(&["create", "-q", "-f", "qcow2", "-o", &options], &part, &[&capacity.to_string()])?;
+        }
+    }
+    publish(dir, want)
+}
+
+/// Brings a part that was received whole to what is wanted, and gives it its name.
+///
+/// # Errors
+/// Why it cannot be the volume.
+pub fn finish(dir: &Path, want: &Desired) -> Result<(), Failure> {
+    let part = part(dir, &want.uid);
+    let failed = |error: io::Error| Failure::io("read the image", &error);
+    let length = fs::symlink_metadata(&part).map_err(failed)?.len();
+    let bytes = header(&part).map_err(failed)?;
+    let image = image::read(&bytes, length, want.format)
+        .map_err(|unfit| Failure { reason: unfit.reason, message: unfit.message })?;
+    if want.format == Format::Raw && image::is_qcow2(&bytes) {
+        let message = "the image is qcow2; set spec.format to Qcow2".to_owned();
+        return Err(Failure { reason: "WrongFormat", message });
+    }
+    grow(&part, want, &image)?;
+    publish(dir, want)?;
+    absent_is_fine(fs::remove_file(sidecar(dir, &want.uid))).map_err(failed)
+}
+
+fn grow(part: &Path, want: &Desired, image: &Image) -> Result<(), Failure> {
+    let Some(capacity) = want.capacity.filter(|capacity| *capacity != image.capacity) else {
+        return Ok(());
+    };
+    if capacity < image.capacity {
+        let message = format!("the image has {} bytes, spec.capacity only {capacity}", image.capacity);
+        return Err(Failure { reason: "CapacityTooSmall", message });
+    }
+    match want.format {
+        Format::Raw => open_part(part, false)
+            .and_then(|file| file.set_len(capacity))
+            .map_err(|error| Failure::io("grow the image", &error)),
+        Format::Qcow2 => qemu_img(&["resize", "-q", "-f", "qcow2"], part, &[&capacity.to_string()]),
+    }
+}
+
+/// The file is on the disk before its name is.
+fn publish(dir: &Path, want: &storage_volume::Desired) -> Result<(), Failure> {
+    let part = part(dir, &want.uid);
+    let rename = || {
+        open_part(&part, false)?.sync_all()?;
+        renameat_with(CWD, &part, CWD, dir.join(&want.file), RenameFlags::NOREPLACE)?;
+        File::open(dir)?.sync_all()
+    };
+    rename().map_err(|error| Failure::io("give the file its name", &error))
+}
+
+/// `qemu-img`: no word of a user's is among its arguments (the part's name is made of the object's UID).
+fn qemu_img(before: &[&str], file: &Path, after: &[&str]) -> Result<(), Failure> {
+    let output = Command::new("qemu-img").args(before).arg(file).args(after).env("LC_ALL", "C").output();
+    let output = output.map_err(|error| Failure::io("run qemu-img", &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    let reason = if said.contains("No space left") { "NoSpace" } else { "QemuImgFailed" };
+    Err(Failure { reason, message: said })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn want(format: Format, capacity: u64) -> Desired {
+        let file = format!("shop.v-00000000.{}", format.as_str());
+        Desired { uid: "00000000-u".into(), file, format, capacity: Some(capacity), full: false, source: None }
+    }
+
+    #[test]
+    fn a_blank_volume_is_whole_closed_to_others_and_leaves_no_part() {
+        let dir = tempfile::tempdir().unwrap();
+        for format in [Format::Raw, Format::Qcow2] {
+            let want = want(format, 1 << 20);
+            create(dir.path(), &want).unwrap();
+            let path = dir.path().join(&want.file);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            let Seen::There { image, .. } = look(&path, format).unwrap().unwrap() else { panic!("it is not there") };
+            assert_eq!(image.unwrap().capacity, 1 << 20);
+            assert!(!part(dir.path(), &want.uid).exists());
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let want = want(Format::Raw, 512);
+        fs::write(dir.path().join(&want.file), "data").unwrap();
+        let failure = create(dir.path(), &want).unwrap_err();
+        assert!(failure.message.contains("exists"), "{failure:?}");
+        assert_eq!(fs::read(dir.path().join(&want.file)).unwrap(), b"data");
+    }
+
+    #[test]
+    fn an_image_that_is_larger_than_asked_for_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let want = want(Format::Raw, 512);
+        fs::write(part(dir.path(), &want.uid), vec![0; 1024]).unwrap();
+        assert_eq!(finish(dir.path(), &want).unwrap_err().reason, "CapacityTooSmall");
+    }
+
+    #[test]
+    fn a_link_is_no_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("l")).unwrap();
+        let Some(Seen::There { image, .. }) = look(&dir.path().join("l"), Format::Raw).unwrap() else { panic!() };
+        assert_eq!(image.unwrap_err().reason, "NotAFile");
+    }
+}

@@ -1,0 +1,303 @@
+//! Fills a volume from an HTTP server: checksum while streaming, into the part; what was received before a kill is gone on with.
+
+use crate::files;
+use crate::jobs::Progress;
+use futures::StreamExt;
+use ipnet::IpNet;
+use plan::storage_volume::{Desired, Source};
+use reqwest::header::{ACCEPT_ENCODING, ETAG, HeaderMap, IF_RANGE, LOCATION, RANGE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode, Url};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Why an import, or the making of a file, failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// CamelCase word.
+    pub reason: &'static str,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    fn new(reason: &'static str, message: impl Into<String>) -> Failure {
+        Failure { reason, message: message.into() }
+    }
+
+    /// A file system's error.
+    pub fn io(act: &str, error: &io::Error) -> Failure {
+        let reason = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "NoSpace",
+            io::ErrorKind::Unsupported => "AllocationUnsupported",
+            _ => "FileError",
+        };
+        Failure::new(reason, format!("{act}: {error}"))
+    }
+}
+
+/// What is remembered beside the part.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sidecar {
+    url: String,
+    etag: Option<String>,
+}
+
+/// A server that sends nothing for this long has stalled.
+const STALL: Duration = Duration::from_secs(30);
+const REDIRECTS: usize = 5;
+
+/// Receives the image and makes it the volume.
+///
+/// # Errors
+/// Why not; whatever was received stays for the next try, unless it is known to be wrong.
+pub async fn import(
+    dir: &Path,
+    want: &Desired,
+    source: &Source,
+    allowed: &[IpNet],
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let digest = receive(dir, want, source, allowed, progress).await?;
+    if let Some(expected) = &source.sha256
+        && *expected != digest
+    {
+        let message = format!("the server sent sha256:{digest}, spec.source.http.checksum says sha256:{expected}");
+        files::discard(dir, &want.uid).map_err(|error| Failure::io("remove the part", &error))?;
+        return Err(Failure::new("ChecksumMismatch", message));
+    }
+    let (dir, want) = (dir.to_owned(), want.clone());
+    let finish = tokio::task::spawn_blocking(move || {
+        files::finish(&dir, &want).inspect_err(|failure| {
+            // What was received whole and cannot be used will not be better the next time.
+            if failure.reason != "NoSpace" {
+                let _ = files::discard(&dir, &want.uid);
+            }
+        })
+    });
+    finish.await.unwrap_or_else(|error| Err(Failure::new("ImportFailed", error.to_string())))
+}
+
+/// Streams into the part; gives the SHA-256 of the whole.
+async fn receive(
+    dir: &Path,
+    want: &Desired,
+    source: &Source,
+    allowed: &[IpNet],
+    progress: &Progress,
+) -> Result<String, Failure> {
+    let broken = |error: io::Error| Failure::io("write the part", &error);
+    let (path, sidecar) = (files::part(dir, &want.uid), files::sidecar(dir, &want.uid));
+    let known = fs::read(&sidecar).ok().and_then(|text| serde_json::from_slice::<Sidecar>(&text).ok());
+    let known = known.filter(|known| known.url == source.url && path.exists()).and_then(|known| known.etag);
+    let offset = match &known {
+        Some(_) => fs::symlink_metadata(&path).map_err(broken)?.len(),
+        None => 0,
+    };
+    let mut headers = HeaderMap::new();
+    // A server must send the bytes that the checksum speaks of.
+    headers.insert(ACCEPT_ENCODING, "identity".parse().map_err(|_| Failure::new("ImportFailed", "header"))?);
+    if let (Some(etag), true) = (&known, offset > 0)
+        && let (Ok(range), Ok(etag)) = (format!("bytes={offset}-").parse(), etag.parse())
+    {
+        headers.insert(RANGE, range);
+        headers.insert(IF_RANGE, etag);
+    }
+    let response = get(&source.url, headers, allowed).await?;
+    let resumes = response.status() == StatusCode::PARTIAL_CONTENT;
+    let mut hash = Sha256::new();
+    let (mut file, start) = if resumes {
+        let mut file = files::open_part(&path, false).map_err(broken)?;
+        hash_all(&mut file, &mut hash).map_err(broken)?;
+        (file, offset)
+    } else {
+        files::discard(dir, &want.uid).map_err(broken)?;
+        (files::open_part(&path, true).map_err(broken)?, 0)
+    };
+    let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
+    // A weak ETag promises no equal bytes.
+    let etag = etag.filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
+    let note = serde_json::to_vec(&Sidecar { url: source.url.clone(), etag });
+    fs::write(&sidecar, note.unwrap_or_default()).map_err(broken)?;
+    let length = response.content_length();
+    progress.received.store(start, Ordering::Relaxed);
+    progress.total.store(length.map_or(0, |length| start + length), Ordering::Relaxed);
+
+    let mut received = start;
+    let mut body = response.bytes_stream();
+    loop {
+        let chunk = match tokio::time::timeout(STALL, body.next()).await {
+            Err(_) => {
+                return Err(Failure::new(
+                    "ImportStalled",
+                    format!("the server sent nothing for {} s, after {received} bytes", STALL.as_secs()),
+                ));
+            }
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                return Err(Failure::new(
+                    "ImportTruncated",
+                    format!("the connection broke after {received} bytes: {}", root(&error)),
+                ));
+            }
+            Ok(Some(Ok(chunk))) => chunk,
+        };
+        hash.update(&chunk);
+        file.write_all(&chunk).map_err(broken)?;
+        received += chunk.len() as u64;
+        progress.received.store(received, Ordering::Relaxed);
+    }
+    if let Some(length) = length.filter(|length| start + length != received) {
+        let message = format!("the server announced {} bytes and sent {received}", start + length);
+        return Err(Failure::new("ImportTruncated", message));
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn hash_all(file: &mut fs::File, hash: &mut Sha256) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}
+
+/// Follows redirects itself: each hop's address is looked at before it is connected to, and the connection goes to that very address.
+async fn get(url: &str, headers: HeaderMap, allowed: &[IpNet]) -> Result<Response, Failure> {
+    let bad = |url: &str| Failure::new("ImportFailed", format!("{url} is no address of an HTTP server"));
+    let mut url = Url::parse(url).map_err(|_| bad(url))?;
+    for _ in 0..=REDIRECTS {
+        if !["http", "https"].contains(&url.scheme()) {
+            return Err(bad(url.as_str()));
+        }
+        let host = url.host_str().ok_or_else(|| bad(url.as_str()))?.to_owned();
+        let addresses = resolve(&url, &host, allowed).await?;
+        let client = Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(STALL)
+            .resolve_to_addrs(&host, &addresses)
+            .build()
+            .map_err(|error| Failure::new("ImportFailed", root(&error)))?;
+        let answer = tokio::time::timeout(STALL, client.get(url.clone()).headers(headers.clone()).send()).await;
+        let response = match answer {
+            Err(_) => {
+                return Err(Failure::new("ImportStalled", format!("{host} did not answer for {} s", STALL.as_secs())));
+            }
+            Ok(Err(error)) => return Err(Failure::new("ImportFailed", format!("{host}: {}", root(&error)))),
+            Ok(Ok(response)) => response,
+        };
+        if response.status().is_redirection() {
+            let target = response.headers().get(LOCATION).and_then(|target| target.to_str().ok());
+            url = target.and_then(|target| url.join(target).ok()).ok_or_else(|| bad("the redirection"))?;
+            continue;
+        }
+        return match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
+            status => Err(Failure::new("ImportFailed", format!("{host} answers {status} for {}", url.path()))),
+        };
+    }
+    Err(Failure::new("ImportFailed", format!("more than {REDIRECTS} redirections")))
+}
+
+async fn resolve(url: &Url, host: &str, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, Failure> {
+    let port = url.port_or_known_default().unwrap_or(80);
+    let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let found: Vec<SocketAddr> = match literal {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|error| Failure::new("ImportFailed", format!("{host}: {error}")))?
+            .collect(),
+    };
+    match found.iter().find(|address| !may(address.ip(), allowed)) {
+        Some(address) => Err(Failure::new(
+            "AddressNotAllowed",
+            format!(
+                "{host} is {}, a private or local address; the host's administrator can allow it (--import-allow)",
+                address.ip()
+            ),
+        )),
+        None => Ok(found),
+    }
+}
+
+/// Whether an image may come from there: private, local and special addresses only when they are allowed.
+fn may(ip: IpAddr, allowed: &[IpNet]) -> bool {
+    let ip = ip.to_canonical();
+    if allowed.iter().any(|network| network.contains(&ip)) {
+        return true;
+    }
+    match ip {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            let shared = a == 100 && (64..128).contains(&b);
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+                || v4.is_documentation()
+                || shared
+                || a == 0
+                || a >= 240
+                || (a == 198 && (b == 18 || b == 19)))
+        }
+        IpAddr::V6(v6) => {
+            // Only what is global; 64:ff9b::/96 and 2002::/16 carry IPv4 addresses of any kind.
+            let first = v6.segments()[0];
+            first & 0xe000 == 0x2000 && first != 0x2002 && !(first == 0x2001 && v6.segments()[1] < 0x0200)
+        }
+    }
+}
+
+/// The innermost cause: the layers above say only that it failed.
+fn root(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_are_allowed_unless_the_administrator_says_otherwise() {
+        for ip in [
+            "10.0.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "192.168.1.1",
+            "172.16.0.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::",
+            "2001::1",
+        ] {
+            assert!(!may(ip.parse().unwrap(), &[]), "{ip}");
+        }
+        for ip in ["1.1.1.1", "100.128.0.1", "2606:4700::1111"] {
+            assert!(may(ip.parse().unwrap(), &[]), "{ip}");
+        }
+        let allowed = ["10.213.0.1/32".parse().unwrap()];
+        assert!(may("10.213.0.1".parse().unwrap(), &allowed) && !may("10.213.0.2".parse().unwrap(), &allowed));
+    }
+}

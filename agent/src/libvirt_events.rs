@@ -1,0 +1,108 @@
+//! What libvirt tells, turned into looks at the objects concerned.
+
+use crate::context::{Context, HostFacts};
+use crate::marks::Known;
+use kube::runtime::reflector::ObjectRef;
+use libvirt::{DomainEvent, DomainState, Event, Link};
+use libvirt_xml::{Capabilities, Mark, mark};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// A libvirtd that restarts is away for less than this; nobody is told.
+const PASSING: Duration = Duration::from_secs(2);
+
+/// Listens for ever.
+pub async fn listen(context: Arc<Context>, mut events: UnboundedReceiver<Event>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Connected => connected(&context).await,
+            Event::Disconnected(_) => drop(tokio::spawn(disconnected(context.clone()))),
+            Event::Domain { uuid, name, kind } => domain(&context, &uuid, name, kind).await,
+            Event::Pool(name) => context.queues.pools.push(ObjectRef::new(&name)),
+        }
+    }
+}
+
+/// Looks at everything: what happened before was not told.
+async fn connected(context: &Context) {
+    loop {
+        match list(context).await {
+            Ok(all) => {
+                context.marks.replace(all);
+                break;
+            }
+            Err(error) => tracing::warn!("listing what is on the host: {error}"),
+        }
+        if *context.libvirt.link().borrow() != Link::Up {
+            return;
+        }
+        tokio::time::sleep(PASSING).await;
+    }
+    context.queues.pools.push_all(&context.stores.pools.state());
+    context.queues.volumes.push_all(&context.stores.volumes.state());
+    context.queues.machines.push_all(&context.stores.machines.state());
+    context.host_changed.notify_one();
+}
+
+async fn list(context: &Context) -> libvirt::Result<BTreeMap<String, Known>> {
+    let capabilities = context.libvirt.capabilities().await?;
+    match Capabilities::parse(&capabilities) {
+        Ok(capabilities) => {
+            let (versions, node) = (context.libvirt.versions().await?, context.libvirt.node().await?);
+            *context.facts.lock() = Some(HostFacts { versions, node, capabilities });
+        }
+        Err(error) => tracing::error!("reading libvirt's capabilities: {error}"),
+    }
+    let mut all = BTreeMap::new();
+    for domain in context.libvirt.domains().await? {
+        let mark = read_mark(context, &domain.uuid).await?;
+        all.insert(domain.uuid, Known { name: domain.name, state: domain.state.as_str().into(), mark });
+    }
+    Ok(all)
+}
+
+async fn read_mark(context: &Context, uuid: &str) -> libvirt::Result<Option<Mark>> {
+    let element = context.libvirt.metadata(uuid, mark::NAMESPACE).await?;
+    Ok(element.and_then(|element| Mark::parse(&element).ok()))
+}
+
+async fn disconnected(context: Arc<Context>) {
+    context.host_changed.notify_one();
+    tokio::time::sleep(PASSING).await;
+    if *context.libvirt.link().borrow() != Link::Up {
+        context.queues.machines.push_all(&context.stores.machines.state());
+        context.host_changed.notify_one();
+    }
+}
+
+async fn domain(context: &Context, uuid: &str, name: String, kind: DomainEvent) {
+    let before = context.marks.owner(uuid);
+    let state = match kind {
+        DomainEvent::Undefined => None,
+        DomainEvent::Started | DomainEvent::Rebooted | DomainEvent::Agent { .. } => Some(DomainState::Running),
+        DomainEvent::Defined | DomainEvent::Stopped | DomainEvent::Changed => context
+            .libvirt
+            .domains()
+            .await
+            .ok()
+            .and_then(|all| all.into_iter().find(|d| d.uuid == uuid))
+            .map(|d| d.state),
+    };
+    match state {
+        None => context.marks.set(uuid, None),
+        Some(state) => match read_mark(context, uuid).await {
+            Ok(mark) => context.marks.set(uuid, Some(Known { name, state: state.as_str().into(), mark })),
+            // The connection broke: all is listed when it is back.
+            Err(error) => tracing::debug!("reading a mark: {error}"),
+        },
+    }
+    if matches!(kind, DomainEvent::Agent { .. } | DomainEvent::Rebooted | DomainEvent::Started) {
+        context.guests.forget(uuid);
+    }
+    for owner in before.into_iter().chain(context.marks.owner(uuid)).filter(|owner| owner.cluster == context.cluster) {
+        context.queues.machines.push(ObjectRef::new(&owner.name).within(&owner.namespace));
+    }
+    context.host_changed.notify_one();
+}

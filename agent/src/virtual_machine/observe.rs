@@ -1,0 +1,108 @@
+//! One look at a machine's domain.
+
+use crate::context::Context;
+use crds::virtual_machine::VirtualMachine;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use libvirt::{DomainDetail, DomainState, OffReason};
+use libvirt_xml::{Domain, Mark, Run, facts, mark_of};
+use plan::names;
+use plan::virtual_machine::{Cause, Observed, Seen, State};
+
+/// What was seen, and the XML that an edit goes into.
+pub struct Sight {
+    /// What was seen.
+    pub observed: Observed,
+    /// The domain's inactive XML; empty without a domain.
+    pub inactive_xml: String,
+}
+
+/// Looks.
+///
+/// # Errors
+/// libvirt's answer. XML that cannot be understood is a foreign domain's, unless it carries our mark.
+pub async fn observe(context: &Context, vm: &VirtualMachine) -> libvirt::Result<Sight> {
+    let (namespace, name) = (vm.namespace().unwrap_or_default(), vm.name_any());
+    if let Some(uuid) = context.marks.find(&context.cluster, &namespace, &name)
+        && let Some(detail) = context.libvirt.domain(&uuid).await?
+        && let Some(mark) = own_mark(context, &namespace, &name, &detail)
+    {
+        return ours(context, detail, mark);
+    }
+    let Some(uuid) = context.libvirt.domain_named(&names::domain(&namespace, &name)).await? else {
+        return Ok(Sight { observed: Observed::Absent, inactive_xml: String::new() });
+    };
+    let Some(detail) = context.libvirt.domain(&uuid).await? else {
+        return Ok(Sight { observed: Observed::Absent, inactive_xml: String::new() });
+    };
+    match own_mark(context, &namespace, &name, &detail) {
+        Some(mark) => ours(context, detail, mark),
+        None => Ok(Sight { observed: Observed::Foreign { whose: whose(&detail) }, inactive_xml: String::new() }),
+    }
+}
+
+fn own_mark(context: &Context, namespace: &str, name: &str, detail: &DomainDetail) -> Option<Mark> {
+    let mark = mark_of(&detail.inactive_xml).ok()??;
+    let owner = &mark.owner;
+    (owner.cluster == context.cluster && owner.namespace == namespace && owner.name == name).then_some(mark)
+}
+
+fn whose(detail: &DomainDetail) -> String {
+    let name = &detail.summary.name;
+    match mark_of(&detail.inactive_xml) {
+        Ok(Some(mark)) => {
+            let owner = mark.owner;
+            format!("domain {name} belongs to machine {}/{} of cluster {}", owner.namespace, owner.name, owner.cluster)
+        }
+        Ok(None) | Err(_) => format!("the host has a domain {name} that is not Virtfleet's"),
+    }
+}
+
+fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<Sight> {
+    let unreadable = |error: libvirt_xml::Error| libvirt::Error {
+        act: "read the domain's XML",
+        kind: libvirt::Kind::Other,
+        message: error.to_string(),
+    };
+    let config = Domain::parse(&detail.inactive_xml).map_err(unreadable)?;
+    let live = detail.live_xml.as_deref().map(Domain::parse).transpose().map_err(unreadable)?;
+    let of_config = facts(&detail.inactive_xml).map_err(unreadable)?;
+    let of_live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?;
+    let state = state(detail.summary.state);
+    let memory = {
+        let mut all = context.memory.lock();
+        let memory = all.entry(config.uuid.clone()).or_default();
+        if matches!(state, State::Off(Cause::Failure)) && mark.run == Run::Started {
+            memory.died(Timestamp::now());
+        }
+        *memory
+    };
+    let seen = Seen {
+        asked: memory.asked.filter(|_| matches!(mark.run, Run::Stopping { .. })),
+        failures: memory.failures,
+        targets: of_config.targets,
+        id: detail.summary.id,
+        autostart: detail.autostart,
+        persistent: detail.persistent,
+        agent_connected: of_live.is_some_and(|facts| facts.agent_connected),
+        mark,
+        config,
+        live,
+        state,
+    };
+    Ok(Sight { observed: Observed::Ours(Box::new(seen)), inactive_xml: detail.inactive_xml })
+}
+
+fn state(state: DomainState) -> State {
+    match state {
+        DomainState::Running => State::Running,
+        DomainState::Paused => State::Paused,
+        DomainState::Crashed => State::Crashed,
+        DomainState::ShuttingDown => State::ShuttingDown,
+        DomainState::Off(reason) => State::Off(match reason {
+            OffReason::Shutdown => Cause::Shutdown,
+            OffReason::Destroyed | OffReason::Crashed | OffReason::Failed => Cause::Failure,
+            OffReason::Unknown | OffReason::Elsewhere => Cause::Unknown,
+        }),
+    }
+}

@@ -1,0 +1,68 @@
+//! Looks up what a manifest names. What is missing is a value, not an error.
+
+use crate::context::Context;
+use crds::storage_volume::{Claim, StorageVolume, VolumePhase};
+use crds::virtual_machine::VirtualMachine;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use libvirt_xml::Accelerator;
+use plan::virtual_machine::{Resolved, Volume, uses};
+use shell::Error;
+use shell::status::beside;
+use std::collections::BTreeMap;
+
+/// What the manifest names and what the host is; `None` while libvirt has told nothing of the host.
+///
+/// # Errors
+/// The API server's answer.
+pub async fn resolve(context: &Context, vm: &VirtualMachine) -> Result<Option<Resolved>, Error> {
+    let Some(facts) = context.facts.lock().clone() else { return Ok(None) };
+    let mut volumes = BTreeMap::new();
+    for name in uses::volumes(vm).into_keys() {
+        if let Some(volume) = find(context, vm, &name).await? {
+            volumes.insert(name, resolved(context, vm, &volume));
+        }
+    }
+    Ok(Some(Resolved {
+        volumes,
+        cluster: context.cluster.clone(),
+        arch: facts.capabilities.guest_arch.clone(),
+        kvm: facts.capabilities.accelerators.contains(&Accelerator::Kvm),
+        force_emulation: context.args.force_emulation,
+        console_log_dir: context.args.console_log_dir.display().to_string(),
+    }))
+}
+
+/// A volume that is bound to another host is not in the store: it may lie in a shared pool.
+async fn find(context: &Context, vm: &VirtualMachine, name: &str) -> Result<Option<StorageVolume>, Error> {
+    let here = ObjectRef::new(name).within(&vm.namespace().unwrap_or_default());
+    if let Some(volume) = context.stores.volumes.get(&here) {
+        return Ok(Some((*volume).clone()));
+    }
+    let api: Api<StorageVolume> = beside(&context.client, vm);
+    api.get_opt(name).await.map_err(Error::api("read a volume"))
+}
+
+fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> Volume {
+    let pool = context.stores.pools.get(&ObjectRef::new(&volume.spec.storage_pool));
+    let shared = pool.is_some_and(|pool| pool.spec.shared);
+    let status = volume.status.clone().unwrap_or_default();
+    if volume.metadata.deletion_timestamp.is_some() {
+        return Volume::NotReady("it is being deleted".into());
+    }
+    match status.host.as_deref() {
+        None => return Volume::NotReady("it is on no host yet".into()),
+        Some(host) if host != context.host && !shared => return Volume::NotReady(format!("it is on host {host}")),
+        Some(_) => {}
+    }
+    match (status.phase, status.path, status.format) {
+        (Some(VolumePhase::Ready), Some(path), Some(format)) => {
+            let me = Claim { name: vm.name_any(), uid: vm.uid().unwrap_or_default() };
+            Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me) }
+        }
+        (Some(VolumePhase::Importing), ..) => {
+            Volume::NotReady(format!("it is being imported, {}", status.progress.unwrap_or_default()))
+        }
+        (phase, ..) => Volume::NotReady(format!("it is {:?}", phase.unwrap_or(VolumePhase::Pending))),
+    }
+}
