@@ -17,7 +17,7 @@ build: packages
 
 .PHONY: up
 up: build ## a Kubernetes control plane and two libvirt hosts, left running; then: source .dev/env
-	@$(BED) up --cluster "$$(e2e/cluster/build.sh)"
+	@$(BED) up --cluster "$$(e2e/cluster/build.sh)" --guest "$$(e2e/guest/build.sh)"
 
 .PHONY: down
 down: ## end what `make up` started

@@ -7,6 +7,7 @@ use crate::marks::Marks;
 use crate::virtual_machine::memory::Memory;
 use crds::host::HostPool;
 use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
+use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::runtime::reflector::Store;
 use libvirt::Libvirt;
@@ -16,6 +17,7 @@ use shell::metrics::Metrics;
 use shell::queue::Queue;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Field manager of everything that an agent applies.
@@ -53,6 +55,8 @@ pub struct Context {
     pub memory: Shared<BTreeMap<String, Memory>>,
     /// What guests told.
     pub guests: Guests,
+    /// Since when libvirt is away; the agent's start counts.
+    pub away_since: Shared<Option<Timestamp>>,
     /// Woken when `Host.status` should be looked at again.
     pub host_changed: Notify,
 }
@@ -90,7 +94,18 @@ pub struct Queues {
     pub machines: Queue<VirtualMachine>,
 }
 
+/// A libvirtd that restarts, and an agent that starts, take less than this: nobody is told of what passes meanwhile.
+const PASSING: Duration = Duration::from_secs(2);
+
 impl Context {
+    /// Until when what libvirt does not answer may only be passing.
+    pub fn settles_until(&self) -> Option<Timestamp> {
+        let since = *self.away_since.lock();
+        since
+            .map(|since| since + SignedDuration::try_from(PASSING).unwrap_or_default())
+            .filter(|end| Timestamp::now() < *end)
+    }
+
     /// This Host's object.
     pub fn host_object(&self) -> Option<Arc<Host>> {
         self.stores.host.state().into_iter().next()
@@ -102,6 +117,11 @@ impl Context {
 pub struct Shared<T>(Mutex<T>);
 
 impl<T> Shared<T> {
+    /// Puts a value behind a lock.
+    pub fn new(value: T) -> Self {
+        Shared(Mutex::new(value))
+    }
+
     /// Locks it. A panic elsewhere leaves the value usable: every writer replaces whole entries.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -25,6 +25,8 @@ pub async fn report(context: Arc<Context>) {
     loop {
         let pause = match context.host_object() {
             None => RESYNC,
+            // `miss` wakes when it lasts.
+            Some(_) if context.settles_until().is_some() => RESYNC,
             Some(host) => {
                 let stored = host.status.clone().unwrap_or_default();
                 let wanted = status(&context, &host, &stored);

@@ -2,6 +2,7 @@
 
 use crate::context::{Context, HostFacts};
 use crate::marks::Known;
+use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::{DomainEvent, DomainState, Event, Link};
 use libvirt_xml::{Capabilities, Mark, mark};
@@ -10,15 +11,29 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// A libvirtd that restarts is away for less than this; nobody is told.
-const PASSING: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Asks for a look at everything when libvirt stays away.
+pub async fn miss(context: Arc<Context>) {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(RETRY / 4).await;
+        let since = *context.away_since.lock();
+        if since.is_some() && since != told && context.settles_until().is_none() {
+            told = since;
+            context.queues.machines.push_all(&context.stores.machines.state());
+            context.queues.volumes.push_all(&context.stores.volumes.state());
+            context.host_changed.notify_one();
+        }
+    }
+}
 
 /// Listens for ever.
 pub async fn listen(context: Arc<Context>, mut events: UnboundedReceiver<Event>) {
     while let Some(event) = events.recv().await {
         match event {
             Event::Connected => connected(&context).await,
-            Event::Disconnected(_) => drop(tokio::spawn(disconnected(context.clone()))),
+            Event::Disconnected(_) => *context.away_since.lock() = Some(Timestamp::now()),
             Event::Domain { uuid, name, kind } => domain(&context, &uuid, name, kind).await,
             Event::Pool(name) => context.queues.pools.push(ObjectRef::new(&name)),
         }
@@ -31,6 +46,7 @@ async fn connected(context: &Context) {
         match list(context).await {
             Ok(all) => {
                 context.marks.replace(all);
+                *context.away_since.lock() = None;
                 break;
             }
             Err(error) => tracing::warn!("listing what is on the host: {error}"),
@@ -38,7 +54,7 @@ async fn connected(context: &Context) {
         if *context.libvirt.link().borrow() != Link::Up {
             return;
         }
-        tokio::time::sleep(PASSING).await;
+        tokio::time::sleep(RETRY).await;
     }
     context.queues.pools.push_all(&context.stores.pools.state());
     context.queues.volumes.push_all(&context.stores.volumes.state());
@@ -66,15 +82,6 @@ async fn list(context: &Context) -> libvirt::Result<BTreeMap<String, Known>> {
 async fn read_mark(context: &Context, uuid: &str) -> libvirt::Result<Option<Mark>> {
     let element = context.libvirt.metadata(uuid, mark::NAMESPACE).await?;
     Ok(element.and_then(|element| Mark::parse(&element).ok()))
-}
-
-async fn disconnected(context: Arc<Context>) {
-    context.host_changed.notify_one();
-    tokio::time::sleep(PASSING).await;
-    if *context.libvirt.link().borrow() != Link::Up {
-        context.queues.machines.push_all(&context.stores.machines.state());
-        context.host_changed.notify_one();
-    }
 }
 
 async fn domain(context: &Context, uuid: &str, name: String, kind: DomainEvent) {

@@ -40,6 +40,9 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
     let dir = match pool_dir(&context, &volume) {
         Ok(dir) => dir,
         Err(message) => {
+            if let Some(until) = context.settles_until() {
+                return Ok(Case::Until(until));
+            }
             return report(&context, &volume, Some(&goal), &Outcome::NoPool { message }, Case::Dependency).await;
         }
     };

@@ -48,6 +48,7 @@ impl Seed {
             jobs: Jobs::default(),
             memory: Shared::default(),
             guests: Guests::default(),
+            away_since: Shared::new(Some(jiff::Timestamp::now())),
             host_changed: Notify::new(),
             client,
             cluster,
@@ -96,6 +97,7 @@ pub async fn run(seed: Seed, events: UnboundedReceiver<libvirt::Event>) {
             work(volumes.1, stores.volumes.clone(), context.clone(), metrics(), storage_volume::pass),
             work(machines.1, stores.machines.clone(), context.clone(), metrics(), virtual_machine::pass),
             libvirt_events::listen(context.clone(), events),
+            libvirt_events::miss(context.clone()),
             host::report(context.clone()),
             heartbeat::beat(context.clone()),
         )

@@ -153,6 +153,9 @@ async fn report(
     goal: Option<&Result<Goal, Invalid>>,
     reached: Reached,
 ) -> Result<Case, Error> {
+    if let (End::Unreachable(_), Some(until)) = (&reached.end, context.settles_until()) {
+        return Ok(Case::Until(until));
+    }
     let none = VirtualMachineStatus::default();
     let previous = vm.status.as_ref().unwrap_or(&none);
     let guest = guest(context, reached.seen.as_ref()).await;

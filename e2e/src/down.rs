@@ -21,7 +21,7 @@ pub fn keeper(run: &Run) -> Option<Pid> {
 /// # Errors
 /// When something of it cannot be ended.
 pub fn down(dev: &Path) -> Result<()> {
-    let Some(run) = Run::remembered(dev) else {
+    let Some(run) = Run::remembered(dev)? else {
         println!("bed: nothing is up");
         return Ok(());
     };

@@ -2,6 +2,7 @@
 
 use crate::host::Host;
 use crate::run::Run;
+use crate::shell::output;
 use crate::{HOSTS, Result};
 use std::fs;
 use std::path::Path;
@@ -19,6 +20,12 @@ pub fn write(run: &Run, dev: &Path) -> Result<()> {
         format!("export AUDIT_LOG='{}'", run.audit_log().display()),
         format!("export VIRTFLEET_RUN='{}'", run.dir.display()),
     ];
+    for (name, file) in [("IMAGE", "guest.qcow2"), ("KERNEL", "vmlinuz"), ("INITRD", "initrd.gz")] {
+        let sums = output(&["sha256sum", &run.guest.join(file).to_string_lossy()])?;
+        let sum = sums.split_whitespace().next().unwrap_or_default();
+        lines.push(format!("export GUEST_{name}_URL='{}/{file}'", run.images()));
+        lines.push(format!("export GUEST_{name}_SHA256='{sum}'"));
+    }
     for (index, name) in HOSTS.iter().enumerate() {
         let host = Host::of(run, index);
         let suffix = name.to_uppercase().replace('-', "_");

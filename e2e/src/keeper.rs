@@ -38,6 +38,8 @@ pub async fn keep(mut run: Run) -> Result<()> {
         programs.extend(host.programs(&run));
     }
     programs.push(controller(&run));
+    let own = std::env::current_exe()?.to_string_lossy().into_owned();
+    programs.push(Program::plain("images", vec![own, "serve".into(), run.dir.to_string_lossy().into_owned()]));
 
     // Later programs use earlier ones: each level ends before the one below.
     let (level, _) = watch::channel(0);

@@ -6,6 +6,7 @@ pub mod control_plane;
 pub mod down;
 pub mod environment;
 pub mod host;
+pub mod images;
 pub mod install;
 pub mod keeper;
 pub mod net;

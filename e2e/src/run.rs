@@ -22,6 +22,8 @@ pub struct Run {
     pub binaries: PathBuf,
     /// Folder of kube-apiserver, etcd, kubectl and helm.
     pub cluster: PathBuf,
+    /// Folder of the guest's disk, kernel and initial RAM disk.
+    pub guest: PathBuf,
     /// The checkout.
     pub checkout: PathBuf,
 }
@@ -31,7 +33,7 @@ impl Run {
     ///
     /// # Errors
     /// When its folders cannot be made.
-    pub fn new(dev: &Path, checkout: &Path, binaries: &Path, cluster: &Path) -> Result<Run> {
+    pub fn new(dev: &Path, checkout: &Path, binaries: &Path, cluster: &Path, guest: &Path) -> Result<Run> {
         let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.chars().take(6).collect::<String>();
         let dir = Path::new(RUNS).join(&id);
         for folder in ["pid", "hold", "log", "pki", "kube", "bin"] {
@@ -43,6 +45,7 @@ impl Run {
             subnet: (0, 0),
             binaries: binaries.into(),
             cluster: cluster.into(),
+            guest: guest.into(),
             checkout: checkout.into(),
         };
         fs::create_dir_all(dev)?;
@@ -51,9 +54,12 @@ impl Run {
     }
 
     /// The run that `dev` remembers, if its folder is there.
-    pub fn remembered(dev: &Path) -> Option<Run> {
-        let dir = PathBuf::from(fs::read_to_string(dev.join("run")).ok()?);
-        Run::load(&dir).ok()
+    ///
+    /// # Errors
+    /// When the folder is there and cannot be understood: something of it may still run.
+    pub fn remembered(dev: &Path) -> Result<Option<Run>> {
+        let dir = fs::read_to_string(dev.join("run")).map(PathBuf::from).ok().filter(|dir| dir.exists());
+        dir.map(|dir| Run::load(&dir)).transpose()
     }
 
     /// Reads a run from its folder.
@@ -90,6 +96,11 @@ impl Run {
     /// The API server.
     pub fn server(&self) -> String {
         format!("https://{}:6443", self.address())
+    }
+
+    /// Where images are served.
+    pub fn images(&self) -> String {
+        format!("http://{}:8080", self.address())
     }
 
     /// File with the process id of a program.

@@ -15,8 +15,8 @@ const BINARIES: [&str; 2] = ["virtfleet-agent", "virtfleet-controller"];
 ///
 /// # Errors
 /// When something does not come up; what was started is ended.
-pub fn up(dev: &Path, checkout: &Path, cluster: &Path) -> Result<()> {
-    if let Some(run) = Run::remembered(dev) {
+pub fn up(dev: &Path, checkout: &Path, cluster: &Path, guest: &Path) -> Result<()> {
+    if let Some(run) = Run::remembered(dev)? {
         if down::keeper(&run).is_some() {
             say("it is up already");
             return environment::write(&run, dev);
@@ -26,7 +26,7 @@ pub fn up(dev: &Path, checkout: &Path, cluster: &Path) -> Result<()> {
     }
     let own = std::env::current_exe()?;
     let binaries = own.parent().ok_or("no folder of binaries")?;
-    let run = Run::new(dev, checkout, binaries, cluster)?;
+    let run = Run::new(dev, checkout, binaries, cluster, guest)?;
     run.save()?;
     start(&run, dev, &own).or_else(|error| {
         tell_logs(&run);

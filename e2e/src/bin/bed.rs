@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use e2e::run::Run;
-use e2e::{Result, down, keeper, up};
+use e2e::{Result, down, images, keeper, up};
 use std::path::PathBuf;
 
 /// A Kubernetes control plane and two libvirt hosts on this machine.
@@ -22,6 +22,9 @@ enum Verb {
         /// Folder of kube-apiserver, etcd, kubectl and helm.
         #[arg(long)]
         cluster: PathBuf,
+        /// Folder of the test guest.
+        #[arg(long)]
+        guest: PathBuf,
     },
     /// End it.
     Down {
@@ -35,16 +38,23 @@ enum Verb {
         /// The run's folder.
         dir: PathBuf,
     },
+    /// The server of images; `keep` starts it.
+    #[command(hide = true)]
+    Serve {
+        /// The run's folder.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
     match Args::parse().command {
-        Verb::Up { dir, cluster } => {
+        Verb::Up { dir, cluster, guest } => {
             let checkout = std::env::current_dir()?;
             std::fs::create_dir_all(&dir)?;
-            up::up(&dir.canonicalize()?, &checkout, &cluster)
+            up::up(&dir.canonicalize()?, &checkout, &cluster, &guest)
         }
         Verb::Down { dir } => down::down(&dir.canonicalize().unwrap_or(dir)),
         Verb::Keep { dir } => keeper::keep(Run::load(&dir)?),
+        Verb::Serve { dir } => images::serve(&Run::load(&dir)?),
     }
 }
