@@ -50,7 +50,11 @@ pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
     Ok(())
 }
 
-fn helm(run: &Run, chart: &str) -> Result<()> {
+/// Installs or upgrades one of our charts.
+///
+/// # Errors
+/// Helm's.
+pub fn helm(run: &Run, chart: &str) -> Result<()> {
     let home = run.dir.join("helm");
     let mut argv = vec!["env".to_owned()];
     argv.extend(["CACHE", "CONFIG", "DATA"].map(|kind| format!("HELM_{kind}_HOME={}", home.display())));

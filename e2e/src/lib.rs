@@ -14,12 +14,13 @@ pub mod pki;
 pub mod program;
 pub mod run;
 pub mod shell;
+pub mod story;
 pub mod up;
 
 /// What goes wrong here is read by a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// See [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Names of the bed's hosts.
 pub const HOSTS: [&str; 2] = ["node-a", "node-b"];

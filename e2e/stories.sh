@@ -1,0 +1,28 @@
+#!/bin/sh
+# Brings a bed of its own up, lets all stories run in it, and ends it, also after Ctrl-C. Arguments go to the stories: a name chooses some.
+set -eu
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-${VIRTFLEET_CACHE:-$HOME/.cache/virtfleet}/target}
+dev=$(mktemp -d)
+finish() {
+    status=$?
+    trap - EXIT INT TERM
+    if [ "$status" != 0 ] && run=$(cat "$dev/run" 2> /dev/null); then
+        for log in "$run"/log/controller.log "$run"/log/agent-*.log "$run"/log/keeper.log; do
+            echo "--- ${log##*/}"
+            tail -n 60 "$log"
+        done
+    fi
+    "$target/debug/bed" down --dir "$dev"
+    rm -rf "$dev"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+cargo build --quiet --workspace --bins
+cargo test --quiet --package e2e --test stories --no-run
+"$target/debug/bed" up --dir "$dev" --cluster "$(e2e/cluster/build.sh)" --guest "$(e2e/guest/build.sh)"
+VIRTFLEET_RUN=$(cat "$dev/run")
+export VIRTFLEET_RUN
+# Two emulated guests at a time are what two processors bear.
+cargo test --quiet --package e2e --test stories -- --test-threads=3 "$@"

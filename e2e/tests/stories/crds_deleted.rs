@@ -1,0 +1,80 @@
+//! The CRDs are deleted while guests run: all live on, and reinstalled CRDs and objects take them back.
+
+use crds::virtual_machine::VirtualMachine;
+use e2e::story::{Story, manifest, until};
+use e2e::{HOSTS, install};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+const KINDS: [&str; 4] = ["virtualmachines", "storagevolumes", "storagepools", "hosts"];
+
+#[tokio::test]
+async fn guests_outlive_their_crds_and_are_taken_back() {
+    let story = Story::alone("outlive").await;
+    let machine = story.guest("web", json!({}));
+    story.apply(machine.clone()).await.unwrap();
+    let host = story.vm_is("web", "True", "Running").await.status.unwrap().host.unwrap();
+    story.console_says(&host, "web", "VIRTFLEET-GUEST-UP boot=1").await;
+    let domain = story.domain_name("web");
+    let id = story.virsh(&host, &["domid", &domain]).unwrap();
+    let file = story.volume("web-root").await.unwrap().status.unwrap().path.unwrap();
+
+    let definitions = Api::<CustomResourceDefinition>::all(story.client.clone());
+    for kind in KINDS {
+        let name = format!("{kind}.virtfleet.dev");
+        let refused = definitions.delete(&name, &DeleteParams::default()).await.unwrap_err().to_string();
+        assert!(refused.contains("virtfleet.dev/allow-deletion=true"), "{refused}");
+    }
+    for kind in KINDS {
+        let name = format!("{kind}.virtfleet.dev");
+        let allow = json!({"metadata": {"annotations": {"virtfleet.dev/allow-deletion": "true"}}});
+        definitions.patch(&name, &PatchParams::default(), &Patch::Merge(allow)).await.unwrap();
+        definitions.delete(&name, &DeleteParams::default()).await.unwrap();
+    }
+    for kind in KINDS {
+        let name = format!("{kind}.virtfleet.dev");
+        until(&format!("the end of {name}"), async || match definitions.get_opt(&name).await.unwrap() {
+            None => Ok(()),
+            Some(definition) => Err(format!("{:?}", definition.status.map(|s| s.conditions))),
+        })
+        .await;
+    }
+    assert_eq!(story.virsh(&host, &["domid", &domain]).unwrap(), id, "it runs on");
+    assert!(story.outside(&host, &file).exists(), "its disk is there");
+
+    install::helm(&story.run, "virtfleet-crds").unwrap();
+    for kind in KINDS {
+        let name = format!("{kind}.virtfleet.dev");
+        until(&format!("{name} established"), async || {
+            let definition = definitions.get_opt(&name).await.unwrap();
+            let conditions = definition.and_then(|d| d.status).and_then(|s| s.conditions).unwrap_or_default();
+            conditions.iter().any(|c| c.type_ == "Established" && c.status == "True").then_some(()).ok_or("not yet")
+        })
+        .await;
+    }
+    // The machine first: it must not be placed before the hosts have told what they have.
+    until("the machine's manifest again", async || story.apply(machine.clone()).await.map(drop)).await;
+    let pool = manifest("StoragePool", "outlive", json!({"dir": {"path": "/var/lib/virtfleet/outlive"}}));
+    story.apply(pool).await.unwrap();
+    for host in HOSTS {
+        story.apply(manifest("Host", host, json!({}))).await.unwrap();
+    }
+    let vm = story.vm_is("web", "True", "Running").await;
+    assert_eq!(vm.status.as_ref().unwrap().host.as_deref(), Some(host.as_str()));
+    assert_eq!(story.virsh(&host, &["domid", &domain]).unwrap(), id, "it is the same run");
+    let volume = story.volume_is("web-root", "True", "Ready").await;
+    assert_eq!(volume.status.unwrap().path.as_deref(), Some(file.as_str()), "it took its file back");
+    assert_eq!(story.console(&host, "web").matches("VIRTFLEET-GUEST-UP").count(), 1);
+
+    // From here on it is a machine as any other.
+    let domains =
+        async || story.host(&host).await.and_then(|host| host.status).map(|status| status.domains).unwrap_or_default();
+    let uid = vm.metadata.uid.unwrap();
+    until("the new mark", async || domains().await.iter().any(|d| d.uid == uid).then_some(()).ok_or("still the old"))
+        .await;
+    story.delete::<VirtualMachine>("web").await;
+    assert_eq!(story.domain(&host, &domain), "absent");
+    story.end().await;
+}

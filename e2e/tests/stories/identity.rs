@@ -1,0 +1,223 @@
+//! What an agent's and the controller's accounts may do, verb by kind by whose: and that they may do nothing else.
+
+use crds::{HOSTS_NAMESPACE, Host, StoragePool, StorageVolume, VirtualMachine};
+use e2e::story::{Story, client};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Node, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use plan::names::host_namespace;
+use serde_json::{Value, json};
+
+/// One cell: what was tried, and the server's answer.
+struct Table {
+    who: &'static str,
+    wrong: Vec<String>,
+    cells: usize,
+}
+
+impl Table {
+    fn cell<T>(&mut self, what: &str, allowed: bool, answer: kube::Result<T>) {
+        self.cells += 1;
+        let (fits, told) = match answer {
+            Ok(_) => (allowed, "allowed".to_owned()),
+            Err(kube::Error::Api(status)) => {
+                (!allowed && status.code == 403, format!("{} {}", status.code, status.message))
+            }
+            Err(error) => (false, error.to_string()),
+        };
+        if !fits {
+            self.wrong.push(format!(
+                "{}: {what}: expected {}, got {told}",
+                self.who,
+                if allowed { "yes" } else { "no" }
+            ));
+        }
+    }
+
+    fn check(self) {
+        assert!(self.wrong.is_empty(), "{} of {} cells:\n{}", self.wrong.len(), self.cells, self.wrong.join("\n"));
+        assert!(self.cells > 10);
+    }
+}
+
+fn dry() -> PatchParams {
+    PatchParams { dry_run: true, ..PatchParams::apply("test").force() }
+}
+
+fn status(kind: &str, name: &str, status: Value) -> Patch<Value> {
+    Patch::Apply(
+        json!({"apiVersion": "virtfleet.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "status": status}),
+    )
+}
+
+async fn bound(story: &Story) {
+    for (name, host) in [("on-a", Some("node-a")), ("on-b", Some("node-b")), ("nowhere", None)] {
+        let placement = host.map_or(json!({"host": "no-such-host"}), |host| json!({"host": host}));
+        story.apply(story.bare(name, json!({"placement": placement}))).await.unwrap();
+        let place = host.map_or(json!({"capacity": "1Mi"}), |host| json!({"capacity": "1Mi", "host": host}));
+        story.apply(story.volume_manifest(name, place)).await.unwrap();
+        if host.is_some() {
+            story.vm_is(name, "True", "Running").await;
+            story.volume_is(name, "True", "Ready").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
+    let story = Story::new("identity").await;
+    bound(&story).await;
+    let agent = client(&story.run, "node-a").await.unwrap();
+    let mut table = Table { who: "agent of node-a", wrong: vec![], cells: 0 };
+
+    let (vms, volumes) = (
+        Api::<VirtualMachine>::namespaced(agent.clone(), "identity"),
+        Api::<StorageVolume>::namespaced(agent.clone(), "identity"),
+    );
+    let (pools, hosts) = (Api::<StoragePool>::all(agent.clone()), Api::<Host>::all(agent.clone()));
+    let list = ListParams::default();
+    table.cell("list machines", true, Api::<VirtualMachine>::all(agent.clone()).list(&list).await);
+    table.cell("list volumes", true, Api::<StorageVolume>::all(agent.clone()).list(&list).await);
+    table.cell("list pools", true, pools.list(&list).await);
+    table.cell("list hosts", true, hosts.list(&list).await);
+
+    let reach = json!({"phase": "Running"});
+    for (name, mine) in [("on-a", true), ("on-b", false), ("nowhere", false)] {
+        table.cell(
+            &format!("status of machine {name}"),
+            mine,
+            vms.patch_status(name, &dry(), &status("VirtualMachine", name, reach.clone())).await,
+        );
+        let ready = json!({"phase": "Ready"});
+        table.cell(
+            &format!("status of volume {name}"),
+            mine,
+            volumes.patch_status(name, &dry(), &status("StorageVolume", name, ready)).await,
+        );
+        for field in [
+            json!({"host": "node-b"}),
+            json!({"host": "node-a", "phase": "Running"}),
+            json!({"teardown": {"uid": "u", "policy": "Delete"}}),
+            json!({"conditions": [{"type": "Scheduled", "status": "False", "reason": "X", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
+        ] {
+            // Saying again which host it is bound to changes nothing.
+            let allowed = mine && field["host"] == "node-a";
+            let answer = vms.patch_status(name, &dry(), &status("VirtualMachine", name, field.clone())).await;
+            table.cell(&format!("{field} of machine {name}"), allowed, answer);
+        }
+        let claim = json!({"claimedBy": {"name": "x", "uid": "u"}});
+        table.cell(
+            &format!("claim of volume {name}"),
+            false,
+            volumes.patch_status(name, &dry(), &status("StorageVolume", name, claim)).await,
+        );
+        let spec = Patch::Merge(json!({"spec": {"powerState": "Stopped"}}));
+        let merge = PatchParams { dry_run: true, ..PatchParams::default() };
+        table.cell(&format!("spec of machine {name}"), false, vms.patch(name, &merge, &spec).await);
+        let finalizers = Patch::Merge(json!({"metadata": {"finalizers": []}}));
+        table.cell(&format!("finalizers of machine {name}"), false, vms.patch(name, &merge, &finalizers).await);
+        let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
+        table.cell(&format!("delete machine {name}"), false, vms.delete(name, &delete).await);
+        table.cell(&format!("delete volume {name}"), false, volumes.delete(name, &delete).await);
+    }
+    table.cell(
+        "status of a pool",
+        false,
+        pools.patch_status("identity", &dry(), &status("StoragePool", "identity", json!({"volumes": 1}))).await,
+    );
+    for (name, mine) in [("node-a", true), ("node-b", false)] {
+        table.cell(
+            &format!("status of host {name}"),
+            mine,
+            hosts.patch_status(name, &dry(), &status("Host", name, json!({"arch": "x"}))).await,
+        );
+        let leases = Api::<Lease>::namespaced(agent.clone(), HOSTS_NAMESPACE);
+        let lease = Patch::Apply(
+            json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {"holderIdentity": "x"}}),
+        );
+        table.cell(&format!("lease of host {name}"), mine, leases.patch(name, &dry(), &lease).await);
+        let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
+        table.cell(&format!("delete lease of host {name}"), false, leases.delete(name, &delete).await);
+        let secrets = Api::<Secret>::namespaced(agent.clone(), &host_namespace(name));
+        table.cell(&format!("secrets of host {name}"), mine, secrets.list(&list).await);
+        let accounts = Api::<ServiceAccount>::namespaced(agent.clone(), HOSTS_NAMESPACE);
+        let request = serde_json::from_value(json!({"spec": {"audiences": []}})).unwrap();
+        table.cell(
+            &format!("token of host {name}"),
+            false,
+            accounts.create_token_request(name, &PostParams::default(), &request).await,
+        );
+    }
+    table.cell("secrets of a namespace", false, Api::<Secret>::namespaced(agent.clone(), "identity").list(&list).await);
+    table.cell("all secrets", false, Api::<Secret>::all(agent.clone()).list(&list).await);
+    table.cell("nodes", false, Api::<Node>::all(agent.clone()).list(&list).await);
+    table.cell("namespaces", false, Api::<Namespace>::all(agent.clone()).list(&list).await);
+    table.cell("kube-system", true, Api::<Namespace>::all(agent).get("kube-system").await);
+    table.check();
+    story.end().await;
+}
+
+#[tokio::test]
+async fn the_controller_changes_no_spec_and_deletes_only_what_machines_own() {
+    let story = Story::new("rights").await;
+    story.apply(story.bare("web", json!({"powerState": "Stopped"}))).await.unwrap();
+    story.apply(story.volume_manifest("mine", json!({"capacity": "1Mi"}))).await.unwrap();
+    let controller: Client = client(&story.run, "controller").await.unwrap();
+    let mut table = Table { who: "controller", wrong: vec![], cells: 0 };
+    let vms = Api::<VirtualMachine>::namespaced(controller.clone(), "rights");
+    let volumes = Api::<StorageVolume>::namespaced(controller.clone(), "rights");
+    let merge = PatchParams { dry_run: true, ..PatchParams::default() };
+    let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    let create = PostParams { dry_run: true, ..PostParams::default() };
+    table.cell(
+        "label of a machine",
+        true,
+        vms.patch("web", &merge, &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}))).await,
+    );
+    table.cell(
+        "spec of a machine",
+        false,
+        vms.patch("web", &merge, &Patch::Merge(json!({"spec": {"powerState": "Running"}}))).await,
+    );
+    table.cell("delete a machine", false, vms.delete("web", &delete).await);
+    table.cell("delete a user's volume", false, volumes.delete("mine", &delete).await);
+    let hosts = Api::<Host>::all(controller.clone());
+    table.cell("delete a host", false, hosts.delete("node-a", &delete).await);
+    table.cell(
+        "spec of a host",
+        false,
+        hosts.patch("node-a", &merge, &Patch::Merge(json!({"spec": {"schedulable": false}}))).await,
+    );
+    table.cell(
+        "secrets",
+        false,
+        Api::<Secret>::namespaced(controller.clone(), "rights").list(&ListParams::default()).await,
+    );
+    table.cell(
+        "secrets of a host",
+        false,
+        Api::<Secret>::namespaced(controller.clone(), &host_namespace("node-a")).list(&ListParams::default()).await,
+    );
+    let namespace = |name: &str| serde_json::from_value::<Namespace>(json!({"metadata": {"name": name}})).unwrap();
+    let namespaces = Api::<Namespace>::all(controller.clone());
+    table.cell(
+        "make a host's namespace",
+        true,
+        namespaces.create(&create, &namespace("virtfleet-host-00000000")).await,
+    );
+    table.cell("make another namespace", false, namespaces.create(&create, &namespace("shop")).await);
+    let binding = |role: &str| {
+        serde_json::from_value::<RoleBinding>(json!({"metadata": {"name": "x"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}}))
+        .unwrap()
+    };
+    let own = Api::<RoleBinding>::namespaced(controller.clone(), &host_namespace("node-a"));
+    table.cell("bind a host to its secrets", true, own.create(&create, &binding("virtfleet-host-secrets")).await);
+    table.cell("bind a host to more", false, own.create(&create, &binding("cluster-admin")).await);
+    let other = Api::<RoleBinding>::namespaced(controller, "rights");
+    table.cell("bind elsewhere", false, other.create(&create, &binding("virtfleet-host-secrets")).await);
+    table.check();
+    story.end().await;
+}

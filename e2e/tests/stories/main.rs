@@ -1,0 +1,22 @@
+//! What users do and what becomes of it, on a real API server, real libvirtd and real guests: one file a story. `e2e/stories.sh` brings
+//! the bed up.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod agent_killed;
+mod api_rules;
+mod api_server_gone;
+mod crds_deleted;
+mod create_and_boot;
+mod foreign_domain;
+mod guest_stops_itself;
+mod host_lost;
+mod identity;
+mod imports;
+mod killed_from_outside;
+mod libvirtd_restarted;
+mod no_host_fits;
+mod pools;
+mod status_wiped;
+mod stop_and_start;
+mod template_volume;
+mod two_writers;
