@@ -19,6 +19,10 @@ build: packages
 up: build ## a Kubernetes control plane and two libvirt hosts, left running; then: source .dev/env
 	@$(BED) up --cluster "$$(e2e/cluster/build.sh)" --guest "$$(e2e/guest/build.sh)"
 
+.PHONY: demo
+demo: up ## the same, and step by step what a user does with it
+	@$(BED) demo
+
 .PHONY: down
 down: ## end what `make up` started
 	@cargo build --quiet --package e2e --bin bed

@@ -88,7 +88,8 @@ fn status(context: &Context, host: &Host, stored: &HostStatus) -> HostStatus {
     let (Some(facts), Some((domains, unmanaged))) = (facts, context.marks.report(&context.cluster)) else {
         return base;
     };
-    let capacity = (u64::from(facts.node.cpus) * 1000, facts.node.memory_kib * 1024);
+    // Whole mebibytes: a person reads this.
+    let capacity = (u64::from(facts.node.cpus) * 1000, (facts.node.memory_kib / 1024) << 20);
     HostStatus {
         versions: Some(Versions {
             agent: Some(env!("CARGO_PKG_VERSION").into()),
@@ -157,7 +158,7 @@ fn allocatable(host: &Host, capacity: (u64, u64)) -> (u64, u64) {
     let cpu = capacity.0.saturating_sub(quantity::thousandths(&reserved.cpu).unwrap_or_default());
     let memory = capacity.1.saturating_sub(quantity::units(&reserved.memory).unwrap_or_default());
     let times = |value: u64, text: &str| (value as f64 * factor(text)) as u64;
-    (times(cpu, &host.spec.overcommit.cpu), times(memory, &host.spec.overcommit.memory))
+    (times(cpu, &host.spec.overcommit.cpu), (times(memory, &host.spec.overcommit.memory) >> 20) << 20)
 }
 
 fn allocated(context: &Context) -> Allocated {

@@ -49,10 +49,7 @@ pub async fn pass(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Case
         return Ok(Case::Converged);
     }
     let resolved = resolve::resolve(&context, &vm).await?;
-    let goal = match &resolved {
-        None => None,
-        Some(resolved) => Some(goal(&vm, resolved)),
-    };
+    let goal = resolved.as_ref().map(|resolved| goal(&vm, resolved));
     let reached = match &goal {
         None => Reached { seen: None, end: End::Unreachable("libvirt has not answered yet".into()) },
         Some(Ok(goal)) => run(&context, &api, &vm, goal).await,

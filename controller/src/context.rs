@@ -65,9 +65,9 @@ pub struct Queues {
 }
 
 impl Context {
-    /// A context whose stores are still empty.
-    pub fn new(client: Client, args: &Args, metrics: Arc<Metrics>) -> crate::stores::Seed {
-        crate::stores::Seed::new(|stores, queues| Context {
+    /// Around stores that are still empty.
+    pub fn new(client: Client, args: &Args, metrics: Arc<Metrics>, stores: Stores, queues: Queues) -> Context {
+        Context {
             events: Events::new(client.clone(), MANAGER, MANAGER),
             patience: Duration::from_secs(args.host_lease_seconds.into()),
             room: tokio::sync::Mutex::default(),
@@ -76,7 +76,7 @@ impl Context {
             stores,
             queues,
             metrics,
-        })
+        }
     }
 
     /// Whether the host's Lease is stale.

@@ -16,7 +16,6 @@ mod virtual_machine;
 
 use args::Args;
 use clap::Parser;
-use context::Context;
 use shell::metrics::Metrics;
 use shell::{client, health, logs};
 use std::collections::BTreeMap;
@@ -63,10 +62,10 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         let election = election::Election::new(&client, &args);
         let term = election.win().await;
         health.leads.store(true, Ordering::Relaxed);
-        let context = Context::new(client.clone(), &args, health.metrics.clone());
+        let seed = stores::Seed::new(client.clone(), &args, health.metrics.clone());
         tokio::select! {
             () = election.keep(term) => Err("another controller leads; starting anew"),
-            () = stores::run(context) => Err("the watches ended"),
+            () = stores::run(seed) => Err("the watches ended"),
         }
     };
     tokio::select! {

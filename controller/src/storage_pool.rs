@@ -2,7 +2,7 @@
 
 use crate::context::{Context, MANAGER};
 use crate::{finalizer, teardown};
-use crds::storage_pool::{DeletionPolicy, StoragePool, StoragePoolStatus};
+use crds::storage_pool::{DeletionPolicy, StoragePool};
 use crds::{Teardown, TeardownPolicy};
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
@@ -35,7 +35,7 @@ async fn report(
     let hosts = context.stores.hosts.state();
     let hosts: Vec<_> = hosts.iter().map(|host| &**host).collect();
     let wanted = status(pool, &hosts, volumes(context, pool), teardown, Timestamp::now());
-    let stored = pool.status.clone().unwrap_or_else(StoragePoolStatus::default);
+    let stored = pool.status.clone().unwrap_or_default();
     if apply(api, MANAGER, pool, (&stored, &wanted), &context.metrics).await? {
         context.events.turned(pool, &stored.conditions, &wanted.conditions).await;
     }

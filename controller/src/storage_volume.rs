@@ -3,7 +3,7 @@
 use crate::context::{Context, MANAGER};
 use crate::stores::host_of_volume;
 use crate::{finalizer, teardown};
-use crds::storage_volume::{StorageVolume, StorageVolumeStatus};
+use crds::storage_volume::StorageVolume;
 use crds::{Teardown, TeardownPolicy};
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
@@ -45,7 +45,7 @@ pub async fn report(
     let trouble = trouble(context, volume, binding.host.as_deref());
     let lost = binding.host.as_deref().is_some_and(|host| context.is_lost(host));
     let (wanted, summary) = binding::status(volume, &binding, trouble.as_ref(), teardown, lost, Timestamp::now());
-    let stored = volume.status.clone().unwrap_or_else(StorageVolumeStatus::default);
+    let stored = volume.status.clone().unwrap_or_default();
     let ours = binding::controllers(&stored, summary);
     if apply(api, MANAGER, volume, (&ours, &wanted), &context.metrics).await? {
         context.events.turned(volume, &stored.conditions, &wanted.conditions).await;

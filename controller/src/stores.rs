@@ -1,5 +1,6 @@
 //! The watches, and which change asks for a look at what else.
 
+use crate::args::Args;
 use crate::context::{Context, Queues, Stores};
 use crate::{heartbeat, host, node, storage_pool, storage_volume, virtual_machine};
 use crds::{HOSTS_NAMESPACE, Host, StoragePool, StorageVolume, VirtualMachine};
@@ -9,8 +10,9 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, store};
 use kube::runtime::watcher::Config;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use plan::virtual_machine::uses;
+use shell::metrics::Metrics;
 use shell::queue::{Exit, queue, work};
 use shell::watch::{Change, watch};
 use std::sync::Arc;
@@ -28,7 +30,7 @@ pub struct Seed {
 
 impl Seed {
     /// Makes stores and queues, and the context around them.
-    pub fn new(context: impl FnOnce(Stores, Queues) -> Context) -> Seed {
+    pub fn new(client: Client, args: &Args, metrics: Arc<Metrics>) -> Seed {
         let ((hosts, hosts_writer), (host_queue, host_exit)) = (store(), queue());
         let ((pools, pools_writer), (pool_queue, pool_exit)) = (store(), queue());
         let ((volumes, volumes_writer), (volume_queue, volume_exit)) = (store(), queue());
@@ -37,7 +39,7 @@ impl Seed {
         let stores = Stores { hosts, pools, volumes, machines, namespaces, leases };
         let queues = Queues { hosts: host_queue, pools: pool_queue, volumes: volume_queue, machines: machine_queue };
         Seed {
-            context: context(stores, queues),
+            context: Context::new(client, args, metrics, stores, queues),
             hosts: (hosts_writer, host_exit),
             pools: (pools_writer, pool_exit),
             volumes: (volumes_writer, volume_exit),

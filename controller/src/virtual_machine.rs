@@ -4,7 +4,7 @@ use crate::context::{Context, MANAGER};
 use crate::stores::host_of;
 use crate::{finalizer, storage_volume, teardown};
 use crds::storage_volume::{StorageVolume, StorageVolumeSpec};
-use crds::virtual_machine::{DeletionPolicy, TemplateSpec, VirtualMachine, VirtualMachineStatus};
+use crds::virtual_machine::{DeletionPolicy, TemplateSpec, VirtualMachine};
 use crds::{FINALIZER, Teardown, TeardownPolicy};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -64,7 +64,7 @@ async fn report(
 ) -> Result<(), Error> {
     let lost = matches!(binding, Binding::Bound(host) if context.is_lost(host));
     let (wanted, summary) = uses::bound(vm, binding, teardown, lost, Timestamp::now());
-    let stored = vm.status.clone().unwrap_or_else(VirtualMachineStatus::default);
+    let stored = vm.status.clone().unwrap_or_default();
     let ours = uses::controllers(&stored, summary);
     if apply(api, MANAGER, vm, (&ours, &wanted), &context.metrics).await? {
         context.events.turned(vm, &stored.conditions, &wanted.conditions).await;

@@ -7,13 +7,13 @@ use crate::Result;
 use crate::run::Run;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::{Path as Rest, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
 use axum::routing::get;
 use futures::StreamExt;
 use futures::stream;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Serves until it is ended.
@@ -25,11 +25,13 @@ pub async fn serve(run: &Run) -> Result<()> {
     let router = Router::new()
         .route(
             "/{file}",
-            get(async |State(dir), headers, UrlPath(file): UrlPath<String>| answer(&dir, "plain", &file, &headers)),
+            get(async |State(dir): State<PathBuf>, headers, Rest(file): Rest<String>| {
+                answer(&dir, "plain", &file, &headers)
+            }),
         )
         .route(
             "/{how}/{file}",
-            get(async |State(dir), headers, UrlPath((how, file)): UrlPath<(String, String)>| {
+            get(async |State(dir): State<PathBuf>, headers, Rest((how, file)): Rest<(String, String)>| {
                 answer(&dir, &how, &file, &headers)
             }),
         )
@@ -38,7 +40,7 @@ pub async fn serve(run: &Run) -> Result<()> {
     Ok(axum::serve(listener, router).await?)
 }
 
-fn answer(dir: &PathBuf, how: &str, file: &str, headers: &HeaderMap) -> Response<Body> {
+fn answer(dir: &Path, how: &str, file: &str, headers: &HeaderMap) -> Response<Body> {
     let status = |code: StatusCode| {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = code;

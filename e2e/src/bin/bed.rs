@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use e2e::run::Run;
-use e2e::{Result, down, images, keeper, up};
+use e2e::{Result, demo, down, images, keeper, up};
 use std::path::PathBuf;
 
 /// A Kubernetes control plane and two libvirt hosts on this machine.
@@ -25,6 +25,12 @@ enum Verb {
         /// Folder of the test guest.
         #[arg(long)]
         guest: PathBuf,
+    },
+    /// Show in it what a user does.
+    Demo {
+        /// Folder that remembers it.
+        #[arg(long, default_value = ".dev")]
+        dir: PathBuf,
     },
     /// End it.
     Down {
@@ -53,6 +59,7 @@ fn main() -> Result<()> {
             std::fs::create_dir_all(&dir)?;
             up::up(&dir.canonicalize()?, &checkout, &cluster, &guest)
         }
+        Verb::Demo { dir } => demo::demo(&dir),
         Verb::Down { dir } => down::down(&dir.canonicalize().unwrap_or(dir)),
         Verb::Keep { dir } => keeper::keep(Run::load(&dir)?),
         Verb::Serve { dir } => images::serve(&Run::load(&dir)?),
