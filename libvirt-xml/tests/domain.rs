@@ -36,7 +36,10 @@ fn domain() -> Domain {
         vcpus: 2,
         cpu: Cpu::HostModel,
         kernel: None,
-        disks: vec![Disk { boot_order: Some(1), ..disk("root", "vda") }, Disk { read_only: true, ..disk("data", "vdb") }],
+        disks: vec![
+            Disk { boot_order: Some(1), ..disk("root", "vda") },
+            Disk { read_only: true, ..disk("data", "vdb") },
+        ],
         interfaces: vec![Interface { name: "lan".into(), mac: "52:54:00:00:00:01".into(), kind: InterfaceKind::User }],
         console_log: Some("/log/shop.web.log".into()),
         guest_agent: true,
@@ -44,13 +47,19 @@ fn domain() -> Domain {
 }
 
 fn booting(kernel: &str, command_line: &str) -> Domain {
-    let kernel = Kernel { kernel: kernel.into(), initrd: Some("/pool/i".into()), command_line: Some(command_line.into()) };
+    let kernel =
+        Kernel { kernel: kernel.into(), initrd: Some("/pool/i".into()), command_line: Some(command_line.into()) };
     Domain { kernel: Some(kernel), ..domain() }
 }
 
 /// `virt-xml-validate` of libvirt's clients, on its own RelaxNG schemas.
 fn check(xml: &str, schema: &str) {
-    let child = Command::new("virt-xml-validate").args(["-", schema]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = Command::new("virt-xml-validate")
+        .args(["-", schema])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = child.expect("virt-xml-validate is in package libvirt-clients");
     child.stdin.take().unwrap().write_all(xml.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -77,7 +86,8 @@ fn a_domain_is_written_as_it_always_was() {
 
 #[test]
 fn libvirts_schema_takes_every_shape_that_we_write() {
-    let bare = Domain { disks: vec![], interfaces: vec![], console_log: None, guest_agent: false, mark: None, ..domain() };
+    let bare =
+        Domain { disks: vec![], interfaces: vec![], console_log: None, guest_agent: false, mark: None, ..domain() };
     let named = |cpu| Domain { cpu, ..domain() };
     for domain in [
         domain(),
@@ -103,8 +113,11 @@ fn what_others_put_into_a_domain_survives_our_edits() {
         "<disk type=\"file\" device=\"disk\"><source file=\"/their.img\"/><target dev=\"vdz\" bus=\"virtio\"/></disk>",
     ];
     let xml = domain().render().unwrap();
-    let xml = xml.replace("</devices>", &format!("{}{}</devices>", theirs[1], theirs[2])).replace("</domain>", &format!("{}</domain>", theirs[0]));
-    let smaller = Domain { disks: vec![disk("data", "vdb")], interfaces: vec![], vcpus: 1, guest_agent: false, ..domain() };
+    let xml = xml
+        .replace("</devices>", &format!("{}{}</devices>", theirs[1], theirs[2]))
+        .replace("</domain>", &format!("{}</domain>", theirs[0]));
+    let smaller =
+        Domain { disks: vec![disk("data", "vdb")], interfaces: vec![], vcpus: 1, guest_agent: false, ..domain() };
     let edited = smaller.edit(&xml).unwrap();
     for part in theirs {
         assert!(edited.contains(part), "{part}\n{edited}");
@@ -117,7 +130,9 @@ fn what_others_put_into_a_domain_survives_our_edits() {
 
 #[test]
 fn a_document_that_declares_a_type_is_not_read() {
-    for xml in ["<!DOCTYPE d [<!ENTITY a SYSTEM \"file:///etc/passwd\">]><domain>&a;</domain>", "", "<domain", "<a/><b/>"] {
+    for xml in
+        ["<!DOCTYPE d [<!ENTITY a SYSTEM \"file:///etc/passwd\">]><domain>&a;</domain>", "", "<domain", "<a/><b/>"]
+    {
         assert!(matches!(Domain::parse(xml), Err(Error::Unreadable(_))), "{xml}");
     }
 }

@@ -102,3 +102,48 @@ impl Lanes {
         Ok((connect, permit))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::time::Instant;
+
+    /// The sleep stands for a guest or a libvirtd that hangs, which the test driver cannot do.
+    #[tokio::test]
+    async fn eight_hung_calls_do_not_delay_a_ninth_and_end_at_their_deadline() {
+        crate::ffi::start_event_loop().unwrap();
+        let settings = Settings::new("test:///default");
+        let lanes = Arc::new(Lanes::new(&settings));
+        let open = |_| Connect::open(Some(&settings.uri)).unwrap();
+        lanes.set(Some(lanes.lanes().map(open).collect()));
+        let hung = (0..8).map(|_| {
+            let lanes = lanes.clone();
+            tokio::spawn(async move {
+                let sleep = |_: &Connect| {
+                    std::thread::sleep(Duration::from_secs(3));
+                    Ok(())
+                };
+                lanes.run(Lane::Steps, "hang", Duration::from_secs(1), sleep).await
+            })
+        });
+        let hung: Vec<_> = hung.collect();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = Instant::now();
+        for lane in [Lane::Steps, Lane::List, Lane::Agents] {
+            lanes.run(lane, "ninth", Duration::from_secs(1), |connect| connect.hostname()).await.unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        for call in hung {
+            assert_eq!(call.await.unwrap().unwrap_err().kind, Kind::TimedOut);
+        }
+        assert_eq!(lanes.calls()["hang"], 8);
+    }
+
+    #[tokio::test]
+    async fn a_call_without_connection_says_so_at_once() {
+        let lanes = Lanes::new(&Settings::new("test:///default"));
+        let gone = lanes.run(Lane::Steps, "call", Duration::from_secs(1), |_| Ok(())).await.unwrap_err();
+        assert_eq!(gone.kind, Kind::Gone);
+    }
+}

@@ -8,6 +8,12 @@ use uuid::Uuid;
 /// Name space of our version 5 UUIDs (a random one, fixed for ever).
 const UUIDS: Uuid = Uuid::from_u128(0x6f0d_0b1e_5a0c_4b0e_9a53_7d3c_2f41_b6a8);
 
+/// Whether a text is a DNS label, as the API server demands of our objects' names: nothing else becomes part of a path.
+pub fn is_label(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('-') && !text.ends_with('-')
+}
+
 /// A machine's domain: `<namespace>.<name>`. Neither part can hold a dot.
 pub fn domain(namespace: &str, name: &str) -> String {
     format!("{namespace}.{name}")
@@ -94,6 +100,14 @@ mod tests {
         ] {
             assert!(!is_volume_file(other, "shop", "web"), "{other}");
         }
+    }
+
+    #[test]
+    fn only_labels_become_part_of_a_path() {
+        for bad in ["", "..", "../x", "a/b", "a.b", "A", "-a", "a-", "a b", "\"><x>", "a\0", "é", &"a".repeat(64)] {
+            assert!(!is_label(bad), "{bad}");
+        }
+        assert!(is_label("a") && is_label("web-1") && is_label(&"a".repeat(63)));
     }
 
     #[test]

@@ -177,6 +177,9 @@ pub fn validate(volume: &StorageVolume) -> Result<Desired, (&'static str, String
     let metadata = &volume.metadata;
     let text = |part: &Option<String>| part.clone().unwrap_or_default();
     let (namespace, name, uid) = (text(&metadata.namespace), text(&metadata.name), text(&metadata.uid));
+    if ![&namespace, &name].into_iter().all(|part| names::is_label(part)) || uid.contains(['/', '.']) {
+        return Err(("InvalidName", format!("{namespace}/{name} cannot be part of a file's name")));
+    }
     let capacity = match &volume.spec.capacity {
         None => None,
         Some(size) => Some(quantity::units(size).filter(|bytes| *bytes > 0).ok_or_else(|| {

@@ -67,6 +67,23 @@ fn a_file_that_a_domain_names_is_not_unlinked() {
 }
 
 proptest! {
+    /// Whatever an object is called: its file is one name in its pool's directory, or there is none.
+    #[test]
+    fn no_name_leads_out_of_the_pool(
+        namespace in "[a-z./\\-]{0,8}|[^a]{0,5}", name in "[a-z./\\-]{0,8}|.{0,300}", uid in "[0-9a-f-]{0,36}",
+    ) {
+        let volume: StorageVolume = serde_json::from_value(serde_json::json!({
+            "apiVersion": "virtfleet.dev/v1alpha1", "kind": "StorageVolume",
+            "metadata": {"name": name, "namespace": namespace, "uid": uid},
+            "spec": {"storagePool": "p", "capacity": "1Gi", "format": "Raw"},
+        })).unwrap();
+        if let Ok(want) = validate(&volume) {
+            let path = std::path::Path::new("/pool").join(&want.file);
+            prop_assert_eq!(path.parent(), Some(std::path::Path::new("/pool")));
+            prop_assert!(!want.file.starts_with('.') && crate::names::is_label(&name));
+        }
+    }
+
     /// Whatever is seen, only Delete unlinks, and only what no domain names; and each way ends.
     #[test]
     fn data_goes_only_by_a_teardown_that_says_delete(

@@ -139,6 +139,11 @@ pub fn validate(vm: &VirtualMachine, resolved: &Resolved) -> Result<Desired, Inv
     let namespace = vm.metadata.namespace.clone().unwrap_or_default();
     let name = vm.metadata.name.clone().unwrap_or_default();
     let uid = vm.metadata.uid.clone().unwrap_or_default();
+    if ![&namespace, &name].into_iter().all(|part| names::is_label(part)) {
+        let message =
+            format!("{namespace}/{name} cannot be the name of a domain; use lower case letters, digits and '-'");
+        return Err(Invalid { field: "metadata.name", reason: "InvalidName", message });
+    }
     let annotations = vm.metadata.annotations.as_ref();
     let mut volumes = Volumes { resolved, waiting: Waiting::default(), shared: false };
     let shape = shape(vm, &mut volumes)?;
