@@ -44,9 +44,25 @@ impl Failure {
 
 /// What is remembered beside the part.
 #[derive(Debug, Serialize, Deserialize)]
-struct Sidecar {
+pub struct Sidecar {
+    /// UID of the cluster whose volume it is.
+    pub cluster: String,
+    /// Host that receives it.
+    pub host: String,
     url: String,
     etag: Option<String>,
+}
+
+/// Where an import goes, and from where it may come.
+pub struct Place<'a> {
+    /// The pool's directory.
+    pub dir: &'a Path,
+    /// UID of the cluster.
+    pub cluster: &'a str,
+    /// This host.
+    pub host: &'a str,
+    /// Networks that are allowed though they are private.
+    pub allowed: &'a [IpNet],
 }
 
 /// A server that sends nothing for this long has stalled.
@@ -57,14 +73,9 @@ const REDIRECTS: usize = 5;
 ///
 /// # Errors
 /// Why not; whatever was received stays for the next try, unless it is known to be wrong.
-pub async fn import(
-    dir: &Path,
-    want: &Desired,
-    source: &Source,
-    allowed: &[IpNet],
-    progress: &Progress,
-) -> Result<(), Failure> {
-    let digest = receive(dir, want, source, allowed, progress).await?;
+pub async fn import(place: &Place<'_>, want: &Desired, source: &Source, progress: &Progress) -> Result<(), Failure> {
+    let dir = place.dir;
+    let digest = receive(place, want, source, progress).await?;
     if let Some(expected) = &source.sha256
         && *expected != digest
     {
@@ -85,13 +96,8 @@ pub async fn import(
 }
 
 /// Streams into the part; gives the SHA-256 of the whole.
-async fn receive(
-    dir: &Path,
-    want: &Desired,
-    source: &Source,
-    allowed: &[IpNet],
-    progress: &Progress,
-) -> Result<String, Failure> {
+async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &Progress) -> Result<String, Failure> {
+    let dir = place.dir;
     let broken = |error: io::Error| Failure::io("write the part", &error);
     let (path, sidecar) = (files::part(dir, &want.uid), files::sidecar(dir, &want.uid));
     let known = fs::read(&sidecar).ok().and_then(|text| serde_json::from_slice::<Sidecar>(&text).ok());
@@ -109,7 +115,7 @@ async fn receive(
         headers.insert(RANGE, range);
         headers.insert(IF_RANGE, etag);
     }
-    let response = get(&source.url, headers, allowed).await?;
+    let response = get(&source.url, headers, place.allowed).await?;
     let resumes = response.status() == StatusCode::PARTIAL_CONTENT;
     let mut hash = Sha256::new();
     let (mut file, start) = if resumes {
@@ -123,7 +129,8 @@ async fn receive(
     let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
     // A weak ETag promises no equal bytes.
     let etag = etag.filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
-    let note = serde_json::to_vec(&Sidecar { url: source.url.clone(), etag });
+    let (cluster, host) = (place.cluster.to_owned(), place.host.to_owned());
+    let note = serde_json::to_vec(&Sidecar { cluster, host, url: source.url.clone(), etag });
     fs::write(&sidecar, note.unwrap_or_default()).map_err(broken)?;
     let length = response.content_length();
     progress.received.store(start, Ordering::Relaxed);

@@ -1,16 +1,20 @@
 //! A StoragePool on this host: a directory below an allowed root, and libvirt's pool on it.
 
 use crate::context::Context;
+use crate::files;
+use crate::import::Sidecar;
 use crate::stores::pool_turned;
 use crds::host::{HostPool, HostPoolState};
 use crds::storage_pool::StoragePool;
-use crds::{Quantity, TeardownPolicy, quantity};
+use crds::{Quantity, StorageVolume, TeardownPolicy, quantity};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use libvirt::{Kind, PoolDetail};
 use libvirt_xml::Pool;
 use plan::{names, storage_pool::selects};
 use shell::Error;
 use shell::retry::Case;
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -50,6 +54,9 @@ pub async fn pass(pool: Arc<StoragePool>, context: Arc<Context>) -> Result<Case,
         return unselected(&context, &pool).await;
     }
     let result = ensure(&context, &pool).await;
+    if result.is_ok() {
+        sweep(&context, Path::new(&pool.spec.dir.path)).await?;
+    }
     let case = if result.is_ok() { Case::Converged } else { Case::Dependency };
     remember(&context, &pool, result);
     Ok(case)
@@ -153,6 +160,33 @@ fn remember(context: &Context, pool: &StoragePool, result: Result<(u64, u64, u64
         context.pools.lock().insert(name.clone(), entry);
         pool_turned(context, &name);
     }
+}
+
+/// Removes what imports of this host and cluster left whose volumes are gone. Others' parts, in a shared directory, are theirs.
+async fn sweep(context: &Context, dir: &Path) -> Result<(), Error> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sidecars = entries.filter_map(|entry| {
+        let uid = names::uid_of_part(&entry.file_name().to_string_lossy())?.to_owned();
+        let note: Sidecar = serde_json::from_slice(&fs::read(files::sidecar(dir, &uid)).ok()?).ok()?;
+        (note.cluster == context.cluster && note.host == context.host).then_some(uid)
+    });
+    let left: BTreeSet<String> = sidecars.collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    // The API server's own list: a store that is behind does not show the newest volumes.
+    let volumes = Api::<StorageVolume>::all(context.client.clone()).list(&ListParams::default()).await;
+    let volumes = volumes.map_err(Error::api("list the volumes"))?;
+    for uid in left {
+        if !volumes.iter().any(|volume| volume.uid().as_deref() == Some(&uid)) {
+            context.jobs.cancel(&uid);
+            match files::discard(dir, &uid) {
+                Ok(()) => tracing::info!("removed what the import of a volume that is gone left: {uid}"),
+                Err(error) => tracing::warn!("removing a part: {error}"),
+            }
+        }
+    }
+    Ok(())
 }
 
 type Sizes = (Option<Quantity>, Option<Quantity>, Option<Quantity>);

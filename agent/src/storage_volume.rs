@@ -2,7 +2,7 @@
 
 use crate::context::{Context, MANAGER};
 use crate::files;
-use crate::import::{self, Failure};
+use crate::import::{self, Failure, Place};
 use crate::jobs::Progress;
 use crds::TeardownPolicy;
 use crds::host::HostPoolState;
@@ -232,7 +232,8 @@ fn begin(context: &Arc<Context>, volume: &StorageVolume, dir: PathBuf, want: Des
     let task = tokio::spawn(async move {
         // An end before its beginning was noted would be lost.
         let _ = begun.await;
-        let work = import::import(&dir, &want, &source, &held.args.import_allow, &shared);
+        let place = Place { dir: &dir, cluster: &held.cluster, host: &held.host, allowed: &held.args.import_allow };
+        let work = import::import(&place, &want, &source, &shared);
         let told = async {
             let mut before = 0;
             loop {

@@ -6,7 +6,7 @@ use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use shell::events::Events;
 use shell::metrics::Metrics;
 use shell::queue::Queue;
@@ -77,6 +77,11 @@ impl Context {
             queues,
             metrics,
         }
+    }
+
+    /// Whether there is a Host of that name.
+    pub fn is_known(&self, host: &str) -> bool {
+        self.stores.hosts.get(&ObjectRef::new(host)).is_some()
     }
 
     /// Whether the host's Lease is stale.

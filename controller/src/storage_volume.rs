@@ -43,7 +43,7 @@ pub async fn report(
     let beside = machines.iter().filter(|vm| vm.namespace() == volume.namespace()).map(|vm| &**vm);
     let binding = binding::binding(volume, beside);
     let trouble = trouble(context, volume, binding.host.as_deref());
-    let lost = binding.host.as_deref().is_some_and(|host| context.is_lost(host));
+    let lost = binding.host.as_deref().is_some_and(|host| context.is_lost(host) || !context.is_known(host));
     let (wanted, summary) = binding::status(volume, &binding, trouble.as_ref(), teardown, lost, Timestamp::now());
     let stored = volume.status.clone().unwrap_or_default();
     let ours = binding::controllers(&stored, summary);
@@ -68,7 +68,7 @@ fn trouble(context: &Context, volume: &StorageVolume, host: Option<&str>) -> Opt
         return Some(Trouble { reason: "NamespaceNotAllowed", message });
     }
     if let Some(host) = host
-        && !context.stores.hosts.state().iter().any(|known| known.name_any() == host)
+        && !context.is_known(host)
     {
         return Some(Trouble { reason: "HostNotFound", message: format!("there is no Host {host}") });
     }
@@ -90,7 +90,7 @@ async fn go(context: &Context, api: &Api<StorageVolume>, volume: &StorageVolume)
         Some(_) | None => policy,
     };
     let host = host_of_volume(&fresh);
-    let host_exists = context.stores.hosts.state().iter().any(|known| Some(known.name_any().as_str()) == host);
+    let host_exists = host.is_some_and(|host| context.is_known(host));
     let stored = fresh.status.as_ref().and_then(|status| status.teardown.as_ref());
     let uid = fresh.uid().unwrap_or_default();
     match plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored) {

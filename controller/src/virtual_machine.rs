@@ -33,22 +33,32 @@ pub async fn pass(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Case
         return Ok(Case::Converged);
     }
     make_volumes(&context, &vm).await?;
-    // Until a binding is written nobody else may take the room for it.
+    match host_of(&vm) {
+        Some(host) => {
+            report(&context, &api, &vm, &Binding::Bound(host.to_owned()), None).await?;
+            Ok(Case::Converged)
+        }
+        None => bind(&context, &api, &vm).await,
+    }
+}
+
+/// Chooses a host and writes it down, one machine at a time: until a binding is written nobody else may take the room for it.
+async fn bind(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine) -> Result<Case, Error> {
+    let uid = vm.uid().unwrap_or_default();
     let mut room = context.room.lock().await;
-    let binding = match host_of(&vm).or(room.promised_to(&vm.uid().unwrap_or_default())) {
-        Some(host) => Binding::Bound(host.to_owned()),
-        None => match need(&context, &vm) {
-            Err(waiting) => waiting,
-            Ok(need) => match place(&need, &room.candidates(&context)) {
-                Ok(host) => Binding::Bound(host),
-                Err(nowhere) => Binding::Waiting { reason: nowhere.reason, message: nowhere.message },
-            },
+    let binding = match (room.promised_to(&uid), need(context, vm)) {
+        // The store is behind; the API server answers 409 until it is not.
+        (Some(host), _) => Binding::Bound(host.to_owned()),
+        (None, Err(waiting)) => waiting,
+        (None, Ok(need)) => match place(&need, &room.candidates(context)) {
+            Ok(host) => Binding::Bound(host),
+            Err(nowhere) => Binding::Waiting { reason: nowhere.reason, message: nowhere.message },
         },
     };
-    report(&context, &api, &vm, &binding, None).await?;
+    report(context, api, vm, &binding, None).await?;
     match binding {
         Binding::Bound(host) => {
-            room.promise(vm.uid().unwrap_or_default(), host, uses::demand(&vm));
+            room.promise(uid, host, uses::demand(vm));
             Ok(Case::Converged)
         }
         Binding::Waiting { .. } => Ok(Case::Dependency),
@@ -62,7 +72,7 @@ async fn report(
     binding: &Binding,
     teardown: Option<Teardown>,
 ) -> Result<(), Error> {
-    let lost = matches!(binding, Binding::Bound(host) if context.is_lost(host));
+    let lost = matches!(binding, Binding::Bound(host) if context.is_lost(host) || !context.is_known(host));
     let (wanted, summary) = uses::bound(vm, binding, teardown, lost, Timestamp::now());
     let stored = vm.status.clone().unwrap_or_default();
     let ours = uses::controllers(&stored, summary);
@@ -203,8 +213,7 @@ async fn go(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine) -
     // A machine whose status was lost is torn down where it is known to be.
     let known = known_on(context, &fresh);
     let host = host_of(&fresh).map(str::to_owned).or_else(|| known.into_iter().next());
-    let hosts = context.stores.hosts.state();
-    let host_exists = hosts.iter().any(|known| Some(known.name_any()) == host);
+    let host_exists = host.as_deref().is_some_and(|host| context.is_known(host));
     let stored = fresh.status.as_ref().and_then(|status| status.teardown.as_ref());
     let uid = fresh.uid().unwrap_or_default();
     match (plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored), host) {

@@ -49,3 +49,56 @@ where
 {
     Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::retry::Case;
+    use crds::storage_pool::{StoragePool, StoragePoolStatus};
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Stands for an API server that is overloaded, broken or ahead of us, which a healthy one cannot be made to be.
+    fn answering(code: u16, asked: Arc<AtomicU32>) -> Client {
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "no", "reason": ""});
+            let body = kube::client::Body::from(status.to_string().into_bytes());
+            async move { Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap()) }
+        });
+        Client::new(service, "default")
+    }
+
+    fn pool() -> StoragePool {
+        serde_json::from_value(json!({"apiVersion": "virtfleet.dev/v1alpha1", "kind": "StoragePool",
+            "metadata": {"name": "p", "resourceVersion": "1"}, "spec": {"dir": {"path": "/p"}}}))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_refusal_of_the_api_server_is_retried_as_it_should_be() {
+        for (code, case) in
+            [(409, Case::Conflict), (429, Case::Transient), (500, Case::Transient), (403, Case::Transient)]
+        {
+            let asked = Arc::new(AtomicU32::new(0));
+            let api = Api::<StoragePool>::all(answering(code, asked.clone()));
+            let wanted = StoragePoolStatus { volumes: Some(1), ..StoragePoolStatus::default() };
+            let stored = StoragePoolStatus::default();
+            let result = apply(&api, "test", &pool(), (&stored, &wanted), &Metrics::default()).await;
+            let error = result.unwrap_err();
+            assert_eq!(error.retry(), case, "{error}");
+            assert_eq!(asked.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_already_is_not_written_again() {
+        let asked = Arc::new(AtomicU32::new(0));
+        let api = Api::<StoragePool>::all(answering(500, asked.clone()));
+        let same = StoragePoolStatus { volumes: Some(1), ..StoragePoolStatus::default() };
+        assert!(!apply(&api, "test", &pool(), (&same, &same.clone()), &Metrics::default()).await.unwrap());
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+    }
+}

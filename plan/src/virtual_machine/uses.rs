@@ -122,5 +122,8 @@ pub fn bound(
 
 /// What users are told of a lost host.
 pub fn lost_words(host: &str) -> String {
-    format!("host {host} has not renewed its Lease; what ran there probably still does, nobody can tell")
+    format!(
+        "host {host} is gone or has not renewed its Lease; what ran there probably still does, nobody can tell; what is being deleted \
+         waits for it (when the machine is gone for good: delete its Host, and annotate this with virtfleet.dev/teardown=Orphan)"
+    )
 }
