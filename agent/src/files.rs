@@ -58,11 +58,12 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Looks at a file that should be a volume of that format.
+/// Looks at a file that should be a volume; its name says its format, never its contents, which are a guest's.
 ///
 /// # Errors
 /// The file system's.
-pub fn look(path: &Path, format: Format) -> io::Result<Option<Seen>> {
+pub fn look(path: &Path) -> io::Result<Option<Seen>> {
+    let format = if path.extension().is_some_and(|kind| kind == "raw") { Format::Raw } else { Format::Qcow2 };
     let shown = path.display().to_string();
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -202,7 +203,7 @@ mod tests {
             create(dir.path(), &want).unwrap();
             let path = dir.path().join(&want.file);
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-            let Seen::There { image, .. } = look(&path, format).unwrap().unwrap() else { panic!("it is not there") };
+            let Seen::There { image, .. } = look(&path).unwrap().unwrap() else { panic!("it is not there") };
             assert_eq!(image.unwrap().capacity, 1 << 20);
             assert!(!part(dir.path(), &want.uid).exists());
         }
@@ -229,8 +230,8 @@ mod tests {
     #[test]
     fn a_link_is_no_volume() {
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("l")).unwrap();
-        let Some(Seen::There { image, .. }) = look(&dir.path().join("l"), Format::Raw).unwrap() else { panic!() };
+        std::os::unix::fs::symlink("/etc/hostname", dir.path().join("l.raw")).unwrap();
+        let Some(Seen::There { image, .. }) = look(&dir.path().join("l.raw")).unwrap() else { panic!() };
         assert_eq!(image.unwrap_err().reason, "NotAFile");
     }
 }

@@ -81,7 +81,7 @@ async fn list(context: &Context) -> libvirt::Result<BTreeMap<String, Known>> {
 
 async fn read_mark(context: &Context, uuid: &str) -> libvirt::Result<Option<Mark>> {
     let element = context.libvirt.metadata(uuid, mark::NAMESPACE).await?;
-    Ok(element.and_then(|element| Mark::parse(&element).ok()))
+    Ok(element.and_then(|element| Mark::parse(&element, uuid).ok()))
 }
 
 async fn domain(context: &Context, uuid: &str, name: String, kind: DomainEvent) {

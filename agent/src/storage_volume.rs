@@ -107,13 +107,12 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
     };
     let known = volume.status.as_ref().and_then(|status| status.path.as_ref()).map(PathBuf::from).filter(in_pool);
     let path = known.clone().unwrap_or_else(|| dir.join(&own));
-    let format = volume.spec.format;
-    let file = match (files::look(&path, format).map_err(broken)?, known) {
+    let file = match (files::look(&path).map_err(broken)?, known) {
         (Some(there), _) => there,
         (None, Some(known)) => File::Lost { path: known.display().to_string() },
         // What a domain of ours has is taken as it is: its object was lost, not its data.
         (None, None) => match adopted(context, &namespace, in_pool).await? {
-            Some(path) => files::look(&path, format).map_err(broken)?.unwrap_or(File::Absent),
+            Some(path) => files::look(&path).map_err(broken)?.unwrap_or(File::Absent),
             None => File::Absent,
         },
     };
@@ -123,8 +122,17 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
     };
     let left_over = files::of_volume(dir, &namespace, &name).map_err(broken)?;
     let goes = matches!((goal, &file), (Goal::Vanish { policy: TeardownPolicy::Delete, .. }, File::There { .. }));
+    let mut users = Vec::new();
+    if goes {
+        users = named_by(context, Path::new(&taken)).await?;
+        // In a shared pool the domain may be another host's.
+        let machines = volume.status.iter().flat_map(|status| &status.used_by);
+        users.extend(machines.map(|machine| names::domain(&namespace, machine)));
+        users.sort();
+        users.dedup();
+    }
     Ok(Observed {
-        named_by: if goes { named_by(context, Path::new(&taken)).await? } else { Vec::new() },
+        named_by: users,
         left_over: left_over.into_iter().filter(|file| *file != own && !taken.ends_with(file)).collect(),
         part: files::part(dir, &uid).exists(),
         job: context.jobs.of(&uid),

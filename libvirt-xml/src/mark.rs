@@ -29,6 +29,8 @@ pub struct Owner {
 pub struct Mark {
     /// Whose domain it is.
     pub owner: Owner,
+    /// UUID of the domain that was marked. A clone takes the element along, but not the UUID: it is nobody's.
+    pub domain: String,
     /// Where the domain is between starts and stops of ours.
     pub run: Run,
     /// Value of the restart annotation that the last start answered.
@@ -88,13 +90,13 @@ impl Mark {
         tree.write()
     }
 
-    /// Reads the element as `virDomainGetMetadata` gives it.
+    /// Reads the element as `virDomainGetMetadata` gives it for the domain of this UUID.
     ///
     /// # Errors
-    /// When it is not such an element.
-    pub fn parse(xml: &str) -> Result<Mark, Error> {
+    /// When it is not such an element, or another domain's.
+    pub fn parse(xml: &str, domain: &str) -> Result<Mark, Error> {
         let tree = Tree::parse(xml)?;
-        read(&tree, tree.top)
+        read(&tree, tree.top, domain)
     }
 
     fn write(&self, tree: &mut Tree, node: Node) -> Result<(), Error> {
@@ -102,6 +104,7 @@ impl Mark {
         for (key, value) in [("cluster", cluster), ("namespace", namespace), ("name", name), ("uid", uid)] {
             tree.set_attribute(node, key, value)?;
         }
+        tree.set_attribute(node, "domain", &self.domain)?;
         tree.set_attribute(node, "run", self.run.as_str())?;
         if let Run::Stopping { since } = self.run {
             tree.set_attribute(node, "since", &since.to_string())?;
@@ -113,12 +116,17 @@ impl Mark {
     }
 }
 
-fn read(tree: &Tree, node: Node) -> Result<Mark, Error> {
+fn read(tree: &Tree, node: Node, domain: &str) -> Result<Mark, Error> {
     let get = |name: &str| tree.attribute(node, name).map(str::to_owned);
     let need = |name: &'static str| get(name).ok_or(Error::Missing(name));
     // A mark of an older or newer agent without a run we know: off stays off and on stays on.
     let run = get("run").and_then(|word| Run::read(&word, tree.attribute(node, "since"))).unwrap_or(Run::Started);
+    let marked = need("domain")?;
+    if marked != domain {
+        return Err(Error::Unexpected { what: "domain of the mark", value: marked });
+    }
     Ok(Mark {
+        domain: marked,
         owner: Owner {
             cluster: need("cluster")?,
             namespace: need("namespace")?,
@@ -137,7 +145,7 @@ fn find(tree: &Tree) -> Option<Node> {
 
 /// The mark in a domain's tree. A mark that cannot be read is no mark of ours.
 pub(crate) fn of(tree: &Tree) -> Option<Mark> {
-    read(tree, find(tree)?).ok()
+    read(tree, find(tree)?, &tree.text_at(tree.top, &["uuid"])?).ok()
 }
 
 /// Puts the mark into a domain's tree, or takes it out.
@@ -168,8 +176,9 @@ mod tests {
             Run::StoppedByGuest,
         ] {
             let owner = Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() };
-            let mark = Mark { owner, run, restarted_at: Some("a \"<&>' b".into()) };
-            assert_eq!(Mark::parse(&mark.element().unwrap()).unwrap(), mark);
+            let mark = Mark { owner, domain: "d".into(), run, restarted_at: Some("a \"<&>' b".into()) };
+            assert_eq!(Mark::parse(&mark.element().unwrap(), "d").unwrap(), mark);
+            assert!(Mark::parse(&mark.element().unwrap(), "its clone").is_err());
         }
     }
 }

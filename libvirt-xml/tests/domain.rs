@@ -25,6 +25,7 @@ fn domain() -> Domain {
         name: "shop.web".into(),
         uuid: "0a1b2c3d-4e5f-6789-abcd-ef0123456789".into(),
         mark: Some(Mark {
+            domain: "0a1b2c3d-4e5f-6789-abcd-ef0123456789".into(),
             owner: Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() },
             run: Run::Stopping { since: "2026-01-01T00:00:00Z".parse().unwrap() },
             restarted_at: Some("1".into()),

@@ -24,6 +24,7 @@ fn domain(number: u8) -> Domain {
         name: format!("shop.web{number}"),
         uuid: format!("00000000-0000-4000-8000-0000000000{number:02x}"),
         mark: Some(Mark {
+            domain: format!("00000000-0000-4000-8000-0000000000{number:02x}"),
             owner: Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() },
             run: Run::Starting,
             restarted_at: None,
@@ -122,7 +123,7 @@ async fn a_mark_is_written_read_and_taken_off_whether_the_domain_runs_or_not() {
         let mark = Mark { run: Run::Started, restarted_at: Some("x & \"y\"".into()), ..want.mark.clone().unwrap() };
         libvirt.set_metadata(&want.uuid, NAMESPACE, PREFIX, Some(mark.element().unwrap())).await.unwrap();
         let read = libvirt.metadata(&want.uuid, NAMESPACE).await.unwrap().unwrap();
-        assert_eq!(Mark::parse(&read).unwrap(), mark);
+        assert_eq!(Mark::parse(&read, &want.uuid).unwrap(), mark);
         let detail = libvirt.domain(&want.uuid).await.unwrap().unwrap();
         assert_eq!(Domain::parse(&detail.inactive_xml).unwrap().mark, Some(mark));
     }

@@ -1,15 +1,18 @@
 //! Looks up what a manifest names. What is missing is a value, not an error.
 
 use crate::context::Context;
+use crds::StoragePool;
 use crds::storage_volume::{Claim, StorageVolume, VolumePhase};
 use crds::virtual_machine::VirtualMachine;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use libvirt_xml::Accelerator;
+use plan::names;
 use plan::virtual_machine::{Resolved, Volume, uses};
 use shell::Error;
 use shell::status::beside;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What the manifest names and what the host is; `None` while libvirt has told nothing of the host.
 ///
@@ -43,9 +46,16 @@ async fn find(context: &Context, vm: &VirtualMachine, name: &str) -> Result<Opti
     api.get_opt(name).await.map_err(Error::api("read a volume"))
 }
 
+fn is_in(pool: &StoragePool, volume: &StorageVolume, path: &str) -> bool {
+    let (path, dir) = (Path::new(path), Path::new(&pool.spec.dir.path));
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    path.parent() == Some(dir)
+        && names::is_volume_file(&file, &volume.namespace().unwrap_or_default(), &volume.name_any())
+}
+
 fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> Volume {
     let pool = context.stores.pools.get(&ObjectRef::new(&volume.spec.storage_pool));
-    let shared = pool.is_some_and(|pool| pool.spec.shared);
+    let shared = pool.as_ref().is_some_and(|pool| pool.spec.shared);
     let status = volume.status.clone().unwrap_or_default();
     if volume.metadata.deletion_timestamp.is_some() {
         return Volume::NotReady("it is being deleted".into());
@@ -56,6 +66,10 @@ fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> V
         Some(_) => {}
     }
     match (status.phase, status.path, status.format) {
+        // Another host's agent may have written the path: only a file of this very name in the pool is believed.
+        (Some(VolumePhase::Ready), Some(path), _) if !pool.is_some_and(|pool| is_in(&pool, volume, &path)) => {
+            Volume::NotReady(format!("its path {path} is not in its pool"))
+        }
         (Some(VolumePhase::Ready), Some(path), Some(format)) => {
             let me = Claim { name: vm.name_any(), uid: vm.uid().unwrap_or_default() };
             Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me) }

@@ -34,3 +34,29 @@ async fn a_foreign_domain_of_the_name_is_a_conflict_and_stays_as_it_is() {
     std::fs::remove_file(file).unwrap();
     story.end().await;
 }
+
+#[tokio::test]
+async fn a_clone_that_carries_the_mark_along_is_nobodys() {
+    let story = Story::new("cloned").await;
+    story.apply(story.bare("web", json!({"placement": {"host": "node-a"}}))).await.unwrap();
+    story.vm_is("web", "True", "Running").await;
+    let xml = story.virsh("node-a", &["dumpxml", "--inactive", "cloned.web"]).unwrap();
+    let uuid = story.virsh("node-a", &["domuuid", "cloned.web"]).unwrap();
+    let clone =
+        xml.replace("<name>cloned.web</name>", "<name>clone</name>").replace(&format!("<uuid>{uuid}</uuid>"), "");
+    assert!(clone.contains("virtfleet.dev/ns/domain"));
+    let file = story.outside("node-a", "/var/lib/virtfleet/clone.xml");
+    std::fs::write(&file, clone).unwrap();
+    story.virsh("node-a", &["define", &file.to_string_lossy()]).unwrap();
+    until("the clone among the unmanaged domains", async || {
+        let status = story.host("node-a").await.and_then(|host| host.status).unwrap_or_default();
+        let unmanaged = status.unmanaged_domains.unwrap_or_default();
+        unmanaged.domains.iter().any(|d| d.name == "clone").then_some(()).ok_or(format!("{unmanaged:?}"))
+    })
+    .await;
+    story.delete::<VirtualMachine>("web").await;
+    assert_eq!(story.domain("node-a", "clone"), "shut off");
+    story.virsh("node-a", &["undefine", "clone"]).unwrap();
+    std::fs::remove_file(file).unwrap();
+    story.end().await;
+}

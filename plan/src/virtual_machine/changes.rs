@@ -13,7 +13,12 @@ pub fn new_domain(want: &Desired, shape: &Shape) -> Domain {
     Domain {
         name: want.name.clone(),
         uuid: want.owner.uid.clone(),
-        mark: Some(Mark { owner: want.owner.clone(), run, restarted_at: want.restarted_at.clone() }),
+        mark: Some(Mark {
+            owner: want.owner.clone(),
+            domain: want.owner.uid.clone(),
+            run,
+            restarted_at: want.restarted_at.clone(),
+        }),
         machine: "q35".into(),
         arch: shape.arch.clone(),
         accelerator: shape.accelerator,

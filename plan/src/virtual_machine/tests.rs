@@ -191,7 +191,7 @@ fn exist(want: &Desired) -> Goal {
 }
 
 fn mark(run: Run) -> Mark {
-    Mark { owner: owner("new"), run, restarted_at: None }
+    Mark { owner: owner("new"), domain: "new".into(), run, restarted_at: None }
 }
 
 #[test]
@@ -463,7 +463,7 @@ prop_compose! {
         if !there {
             return Model { obeys, ..Model::empty() };
         }
-        let mut host = Model::with(Mark { owner: owner(uid), run, restarted_at: None }, state);
+        let mut host = Model::with(Mark { owner: owner(uid), domain: uid.into(), run, restarted_at: None }, state);
         host.obeys = obeys;
         host.seen().autostart = autostart;
         host
