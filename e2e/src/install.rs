@@ -32,10 +32,7 @@ pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
     pki::write_token_kubeconfig(run, "controller", token("virtfleet-system", "virtfleet-controller")?.trim())?;
     for host in HOSTS {
         let file = run.dir.join(format!("{host}.yaml"));
-        std::fs::write(
-            &file,
-            format!("apiVersion: virtfleet.dev/v1alpha1\nkind: Host\nmetadata: {{name: {host}}}\nspec: {{}}\n"),
-        )?;
+        std::fs::write(&file, host_manifest(host).to_string())?;
         kubectl(&["apply", "--server-side", "-f", &file.to_string_lossy()])?;
         say(&format!("start the agent of {host}"));
         // The controller makes the account as soon as it sees the Host.
@@ -48,6 +45,11 @@ pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
         until(&format!("host {host}"), PATIENCE, ready)?;
     }
     Ok(())
+}
+
+/// A Host of the bed: two processors are promised many times over, since guests here mostly sleep.
+pub fn host_manifest(name: &str) -> serde_json::Value {
+    crate::story::manifest("Host", name, serde_json::json!({"overcommit": {"cpu": "32"}}))
 }
 
 /// Installs or upgrades one of our charts.

@@ -59,7 +59,7 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     let pool = manifest("StoragePool", "outlive", json!({"dir": {"path": "/var/lib/virtfleet/outlive"}}));
     story.apply(pool).await.unwrap();
     for host in HOSTS {
-        story.apply(manifest("Host", host, json!({}))).await.unwrap();
+        story.apply(install::host_manifest(host)).await.unwrap();
     }
     let vm = story.vm_is("web", "True", "Running").await;
     assert_eq!(vm.status.as_ref().unwrap().host.as_deref(), Some(host.as_str()));
