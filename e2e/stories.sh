@@ -26,3 +26,4 @@ VIRTFLEET_RUN=$(cat "$dev/run")
 export VIRTFLEET_RUN
 # Two emulated guests at a time are what two processors bear.
 cargo test --quiet --package e2e --test stories -- --test-threads=3 "$@"
+sort -rn "$VIRTFLEET_RUN/log/stories"

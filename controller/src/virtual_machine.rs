@@ -199,7 +199,7 @@ fn unreported(context: &Context) -> Option<String> {
         let host = hosts.iter().find(|host| host.name_any() == name);
         host.is_some_and(|host| host.status.as_ref().is_some_and(|status| status.unmanaged_domains.is_some()))
     };
-    context.stores.leases.state().iter().map(|lease| lease.name_any()).find(|name| !reported(name))
+    context.stores.leases.state().iter().map(|lease| lease.name_any()).filter(|name| !reported(name)).min()
 }
 
 async fn go(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine) -> Result<Case, Error> {

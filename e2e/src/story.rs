@@ -7,7 +7,7 @@ use crate::{HOSTS, Result};
 use crds::conditions::{Type, find};
 use crds::{Condition, Host, StoragePool, StorageVolume, VirtualMachine};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope};
 use kube::{Api, Client, Config, Resource};
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -42,6 +43,7 @@ pub struct Story {
     pub client: Client,
     /// The story's own namespace.
     pub namespace: String,
+    begun: Instant,
     _turn: Turn,
 }
 
@@ -62,7 +64,7 @@ impl Story {
         let begin = async || -> Result<Story> {
             let run = Run::load(&PathBuf::from(std::env::var("VIRTFLEET_RUN")?))?;
             let client = client(&run, "admin").await?;
-            let story = Story { run, client, namespace: name.into(), _turn: turn };
+            let story = Story { run, client, namespace: name.into(), begun: Instant::now(), _turn: turn };
             story.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
             let dir = format!("/var/lib/virtfleet/{name}");
             story.apply(manifest("StoragePool", name, json!({"dir": {"path": dir}}))).await?;
@@ -299,8 +301,11 @@ impl Story {
         manifest("VirtualMachine", name, merged(base, spec))
     }
 
-    /// Deletes the namespace with all that is in it and the pool, and looks that the hosts have nothing of it left.
+    /// Deletes all that is in the namespace, the namespace and the pool, and looks that the hosts have nothing of it left.
     pub async fn end(self) {
+        // The namespace's own controller looks seldom; users delete what they made first.
+        self.delete_all::<VirtualMachine>().await;
+        self.delete_all::<StorageVolume>().await;
         let namespaces = Api::<Namespace>::all(self.client.clone());
         let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
         until("the end of the namespace", async || match namespaces.get_opt(&self.namespace).await {
@@ -321,6 +326,23 @@ impl Story {
             let left = self.virsh(host, &["list", "--all", "--name"]).unwrap_or_default();
             assert!(!left.contains(&format!("{}.", self.namespace)), "{host} still has {left}");
         }
+        let line = format!("{:>5} s  {}\n", self.begun.elapsed().as_secs(), self.namespace);
+        let log = fs::File::options().create(true).append(true).open(self.run.dir.join("log/stories"));
+        let _ = log.and_then(|mut log| log.write_all(line.as_bytes()));
+    }
+
+    async fn delete_all<K>(&self)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let api = self.api::<K>();
+        let _ = api.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
+        until(&format!("the end of all {}", K::plural(&())), async || match api.list(&ListParams::default()).await {
+            Ok(list) if list.items.is_empty() => Ok(()),
+            Ok(list) => Err(format!("{:?}", list.items)),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
     }
 }
 

@@ -72,7 +72,9 @@ pub fn place(need: &Need, hosts: &[Candidate]) -> Result<String, Nowhere> {
         }
         [] => {}
     }
-    let refusals: Vec<_> = hosts.iter().map(|host| (host, refusal(need, host))).collect();
+    // A message whose order changed from look to look would be written each time.
+    let mut refusals: Vec<_> = hosts.iter().map(|host| (host, refusal(need, host))).collect();
+    refusals.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     let best = refusals.iter().filter(|(_, why)| why.is_none()).map(|(host, _)| host);
     if let Some(host) = best.min_by(|a, b| fullness(need, a).total_cmp(&fullness(need, b)).then(a.name.cmp(&b.name))) {
         return Ok(host.name.clone());
@@ -200,6 +202,12 @@ mod tests {
             );
         }
         assert_eq!(place(&need(), &[]).unwrap_err().reason, "NoHosts");
+    }
+
+    #[test]
+    fn the_message_does_not_depend_on_the_order_of_the_hosts() {
+        let need = Need { cpu: 9000, ..need() };
+        assert_eq!(place(&need, &[host("a"), host("b")]), place(&need, &[host("b"), host("a")]));
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub fn status(
     now: Timestamp,
 ) -> StoragePoolStatus {
     let generation = pool.metadata.generation.unwrap_or_default();
-    let wanted: Vec<&&Host> = hosts.iter().filter(|host| selects(pool, host)).collect();
+    let mut wanted: Vec<&&Host> = hosts.iter().filter(|host| selects(pool, host)).collect();
+    wanted.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let entries: Vec<(&str, &HostPool)> =
         wanted.iter().filter_map(|host| Some((host.metadata.name.as_deref()?, entry(pool, host)?))).collect();
     let ready: Vec<_> = entries
