@@ -5,7 +5,7 @@ use crate::shell::{output, until};
 use crate::{HOSTS, Result, pki};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Installs the charts, makes the Hosts, and gives each agent and the controller the token of its own account.
 ///

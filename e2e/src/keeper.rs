@@ -18,7 +18,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 const LOOK: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A program that ran this long is not one that keeps failing.
+const SOUND: Duration = Duration::from_secs(5);
 const TERM: Duration = Duration::from_secs(10);
 
 /// Runs the bed until it is told to end.
@@ -92,7 +94,7 @@ async fn supervise(run: Run, program: Program, ends_at: usize, mut level: watch:
         };
         let _ = fs::remove_file(run.pid_file(&program.name));
         println!("{} ended: {ended}", program.name);
-        if started.elapsed() > LONGEST_PAUSE {
+        if started.elapsed() > SOUND {
             pause = FIRST_PAUSE;
         }
         tokio::select! {

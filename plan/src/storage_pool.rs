@@ -98,3 +98,66 @@ pub fn status(
         conditions,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crds::conditions::{find, is_true};
+    use serde_json::{Value, json};
+
+    fn pool(spec: Value) -> StoragePool {
+        let mut whole = json!({"dir": {"path": "/p"}});
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(json!({"apiVersion": "virtfleet.dev/v1alpha1", "kind": "StoragePool",
+            "metadata": {"name": "p", "uid": "u", "generation": 1}, "spec": whole}))
+        .unwrap()
+    }
+
+    fn host(name: &str, entry: Value) -> Host {
+        serde_json::from_value(json!({"apiVersion": "virtfleet.dev/v1alpha1", "kind": "Host",
+            "metadata": {"name": name, "labels": {"host": name}}, "spec": {}, "status": {"storagePools": entry}}))
+        .unwrap()
+    }
+
+    fn entry(uid: &str, state: &str, free: &str) -> Value {
+        json!([{"name": "p", "uid": uid, "observedGeneration": 1, "state": state, "message": "full of sand",
+            "capacity": "10Gi", "allocation": "1Gi", "available": free}])
+    }
+
+    fn look(pool: &StoragePool, hosts: &[Host]) -> StoragePoolStatus {
+        status(pool, &hosts.iter().collect::<Vec<_>>(), 0, None, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn sizes_are_summed_over_the_hosts_and_counted_once_when_shared() {
+        let hosts = [host("a", entry("u", "Ready", "9Gi")), host("b", entry("u", "Ready", "9Gi"))];
+        let own = look(&pool(json!({})), &hosts);
+        assert_eq!((own.capacity.unwrap().0.as_str(), own.hosts), ("20Gi", Some(PoolHosts { desired: 2, ready: 2 })));
+        assert!(is_true(&own.conditions, Type::Ready));
+        assert_eq!(look(&pool(json!({"shared": true})), &hosts).capacity.unwrap().0, "10Gi");
+    }
+
+    #[test]
+    fn one_host_that_fails_degrades_the_pool_and_is_named() {
+        let hosts = [host("a", entry("u", "Ready", "9Gi")), host("b", entry("u", "Failed", "9Gi"))];
+        let seen = look(&pool(json!({})), &hosts);
+        assert!(is_true(&seen.conditions, Type::Degraded));
+        assert_eq!(find(&seen.conditions, Type::Ready).unwrap().message, "b: full of sand");
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_pool_of_this_name_counts_for_nothing() {
+        let seen = look(&pool(json!({})), &[host("a", entry("old", "Ready", "9Gi"))]);
+        assert_eq!(seen.hosts, Some(PoolHosts { desired: 1, ready: 0 }));
+        assert!(is_true(&seen.conditions, Type::Reconciling));
+    }
+
+    #[test]
+    fn little_space_and_no_hosts_are_told() {
+        let full = look(&pool(json!({})), &[host("a", entry("u", "Ready", "512Mi"))]);
+        assert!(is_true(&full.conditions, Type::NearFull));
+        let none = look(&pool(json!({"hostSelector": {"matchLabels": {"host": "z"}}})), &[host("a", json!([]))]);
+        assert_eq!(find(&none.conditions, Type::Ready).unwrap().reason, "NoHosts");
+    }
+}

@@ -127,3 +127,68 @@ pub fn lost_words(host: &str) -> String {
          waits for it (when the machine is gone for good: delete its Host, and annotate this with virtfleet.dev/teardown=Orphan)"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crds::conditions::find;
+    use serde_json::json;
+
+    fn vm(status: serde_json::Value) -> VirtualMachine {
+        serde_json::from_value(json!({
+            "apiVersion": "virtfleet.dev/v1alpha1", "kind": "VirtualMachine",
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u", "generation": 3},
+            "spec": {"cpu": {"cores": 2}, "memory": {"size": "1Gi"},
+                "kernelBoot": {"kernel": {"volume": "k"}, "initrd": {"volume": "k"}},
+                "disks": [{"name": "a", "volume": "x", "readOnly": true},
+                    {"name": "b", "volumeTemplate": {"spec": {"storagePool": "p", "capacity": "1Gi"}}}]},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::UNIX_EPOCH
+    }
+
+    #[test]
+    fn the_volumes_of_a_machine_are_those_of_its_disks_templates_and_kernel() {
+        let named: Vec<_> = volumes(&vm(json!({}))).into_iter().collect();
+        assert_eq!(named, [("k".to_owned(), false), ("web-b".into(), true), ("x".into(), false)]);
+        assert_eq!(demand(&vm(json!({}))), (2000, 1 << 30));
+    }
+
+    #[test]
+    fn a_binding_says_nothing_of_the_summary_and_does_not_change_with_the_manifest() {
+        let binding = Binding::Bound("node-a".into());
+        let (first, summary) = bound(&vm(json!({})), &binding, None, false, now());
+        assert_eq!((first.phase, first.observed_generation, summary), (None, None, Summary::Agents));
+        let mut later = vm(json!({}));
+        later.status = Some(first.clone());
+        later.metadata.generation = Some(9);
+        let (second, _) = bound(&later, &binding, None, false, Timestamp::MAX);
+        assert_eq!(controllers(&first, Summary::Agents), second);
+    }
+
+    #[test]
+    fn a_lost_host_makes_the_machine_unknown_and_no_other_field_is_taken() {
+        let (lost, summary) = bound(&vm(json!({})), &Binding::Bound("node-a".into()), None, true, now());
+        assert_eq!((lost.phase, summary), (Some(MachinePhase::Unknown), Summary::Lost));
+        let ready = find(&lost.conditions, Type::Ready).unwrap();
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("Unknown", "HostLost"));
+        assert_eq!(lost.conditions.len(), 2);
+    }
+
+    #[test]
+    fn a_machine_without_host_is_pending_and_says_why() {
+        let waiting = Binding::Waiting { reason: "NoHosts", message: "0 of 0 hosts fit".into() };
+        let (pending, summary) = bound(&vm(json!({})), &waiting, None, false, now());
+        assert_eq!(
+            (pending.phase, pending.observed_generation, summary),
+            (Some(MachinePhase::Pending), Some(3), Summary::Ours)
+        );
+        assert_eq!(find(&pending.conditions, Type::Scheduled).unwrap().reason, "NoHosts");
+        assert_eq!(controllers(&pending, Summary::Ours), pending);
+    }
+}
