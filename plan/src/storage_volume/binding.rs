@@ -1,7 +1,7 @@
 //! Who uses a volume, who may write to it, on which host it lies: the controller's part of its status. Pure.
 
 use crate::virtual_machine::uses;
-use crate::virtual_machine::uses::lost_words;
+use crate::virtual_machine::uses::told_lost;
 use crds::conditions::{Builder, Status, Type};
 use crds::storage_volume::{Claim, StorageVolume, StorageVolumeStatus, VolumePhase};
 use crds::virtual_machine::VirtualMachine;
@@ -147,7 +147,8 @@ pub fn status(
     };
     let kept = stored.conditions.iter().find(|c| c.type_ == "Scheduled" && c.status == "True").cloned();
     let list = list.set(Type::Scheduled, Status::True, "Scheduled", format!("bound to host {host}"));
-    let list = if lost { list.set(Type::Ready, Status::Unknown, "HostLost", lost_words(&host)) } else { list };
+    let lost = lost || told_lost(&stored.conditions);
+    let list = if lost { uses::lost(list, &host) } else { list };
     let mut conditions = list.build();
     if let Some(kept) = kept {
         conditions.iter_mut().filter(|c| c.type_ == "Scheduled").for_each(|c| c.clone_from(&kept));

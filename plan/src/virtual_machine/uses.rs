@@ -1,9 +1,9 @@
 //! Which volumes a machine names, and the controller's part of its status. Pure.
 
 use crate::names;
-use crds::conditions::{Builder, Status, Type};
+use crds::conditions::{Builder, Status, Type, find};
 use crds::virtual_machine::{MachinePhase, VirtualMachine, VirtualMachineStatus};
-use crds::{Teardown, quantity};
+use crds::{Condition, Teardown, quantity};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -79,6 +79,7 @@ pub fn bound(
     let none = VirtualMachineStatus::default();
     let previous = &vm.status.as_ref().unwrap_or(&none).conditions;
     let generation = vm.metadata.generation.unwrap_or_default();
+    let lost = lost || told_lost(previous);
     let list = Builder::new(previous, generation, now);
     let status = VirtualMachineStatus { teardown, ..VirtualMachineStatus::default() };
     match binding {
@@ -88,7 +89,7 @@ pub fn bound(
             let list = list.set(Type::Scheduled, Status::True, "Scheduled", format!("bound to host {host}"));
             let list = match lost {
                 false => list,
-                true => list.set(Type::Ready, Status::Unknown, "HostLost", lost_words(host)),
+                true => self::lost(list, host),
             };
             let mut conditions = list.build();
             if let Some(kept) = kept {
@@ -120,8 +121,21 @@ pub fn bound(
     }
 }
 
+/// Whether users are still told that the host is lost. The controller cannot take its words back: the agent owns the condition's type
+/// since before, and a condition with nothing but a type is invalid. It leaves them until the agent puts its own in their place.
+pub fn told_lost(conditions: &[Condition]) -> bool {
+    find(conditions, Type::Ready).is_some_and(|ready| ready.reason == HOST_LOST)
+}
+
+const HOST_LOST: &str = "HostLost";
+
+/// `Ready` of an object whose host is lost.
+pub fn lost<'a>(list: Builder<'a>, host: &str) -> Builder<'a> {
+    list.set(Type::Ready, Status::Unknown, HOST_LOST, lost_words(host))
+}
+
 /// What users are told of a lost host.
-pub fn lost_words(host: &str) -> String {
+fn lost_words(host: &str) -> String {
     format!(
         "host {host} is gone or has not renewed its Lease; what ran there probably still does, nobody can tell; what is being deleted \
          waits for it (when the machine is gone for good: delete its Host, and annotate this with virtfleet.dev/teardown=Orphan)"
@@ -132,7 +146,6 @@ pub fn lost_words(host: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crds::conditions::find;
     use serde_json::json;
 
     fn vm(status: serde_json::Value) -> VirtualMachine {
@@ -178,6 +191,19 @@ mod tests {
         let ready = find(&lost.conditions, Type::Ready).unwrap();
         assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("Unknown", "HostLost"));
         assert_eq!(lost.conditions.len(), 2);
+    }
+
+    #[test]
+    fn a_host_that_is_back_is_left_to_its_agents_word() {
+        let binding = Binding::Bound("node-a".into());
+        let mut machine = vm(json!({}));
+        machine.status = Some(bound(&machine, &binding, None, true, now()).0);
+        let (back, summary) = bound(&machine, &binding, None, false, Timestamp::MAX);
+        assert_eq!((Some(back), summary), (machine.status.clone(), Summary::Lost));
+        let told = json!([{"type": "Ready", "status": "True", "reason": "Running", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+        machine.status.as_mut().unwrap().conditions = serde_json::from_value(told).unwrap();
+        assert_eq!(bound(&machine, &binding, None, false, now()).1, Summary::Agents);
     }
 
     #[test]
