@@ -3,6 +3,7 @@
 use crate::args::Args;
 use crate::guest::Guests;
 use crate::jobs::Jobs;
+use crate::lanes::Lanes;
 use crate::marks::Marks;
 use crate::virtual_machine::memory::Memory;
 use crds::host::HostPool;
@@ -49,6 +50,8 @@ pub struct Context {
     pub facts: Shared<Option<HostFacts>>,
     /// This host's pools by name, for `Host.status`.
     pub pools: Shared<BTreeMap<String, HostPool>>,
+    /// The order of work on each domain.
+    pub lanes: Lanes,
     /// Imports under way.
     pub jobs: Jobs,
     /// What is known of each domain's starts and stops, by UUID.

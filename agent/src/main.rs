@@ -8,6 +8,7 @@ mod heartbeat;
 mod host;
 mod import;
 mod jobs;
+mod lanes;
 mod libvirt_events;
 mod marks;
 mod storage_pool;

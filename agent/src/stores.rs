@@ -4,6 +4,7 @@ use crate::args::Args;
 use crate::context::{Context, Queues, Shared, Stores};
 use crate::guest::Guests;
 use crate::jobs::Jobs;
+use crate::lanes::Lanes;
 use crate::marks::Marks;
 use crate::{heartbeat, host, libvirt_events, storage_pool, storage_volume, virtual_machine};
 use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
@@ -45,6 +46,7 @@ impl Seed {
             marks: Marks::default(),
             facts: Shared::default(),
             pools: Shared::default(),
+            lanes: Lanes::default(),
             jobs: Jobs::default(),
             memory: Shared::default(),
             guests: Guests::default(),

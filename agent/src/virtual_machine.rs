@@ -48,6 +48,7 @@ pub async fn pass(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Case
         // The controller has not decided yet how it goes.
         return Ok(Case::Converged);
     }
+    let _turn = context.lanes.turn(&vm.namespace().unwrap_or_default(), &vm.name_any()).await;
     let resolved = resolve::resolve(&context, &vm).await?;
     let goal = resolved.as_ref().map(|resolved| goal(&vm, resolved));
     let reached = match &goal {
