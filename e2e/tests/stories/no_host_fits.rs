@@ -21,7 +21,8 @@ async fn a_machine_without_a_host_says_why_and_goes_where_there_is_room() {
     let story = Story::new("nofit").await;
     story.apply(story.bare("web", json!({"memory": {"size": "4Ti"}}))).await.unwrap();
     let why = scheduled(&story, "NoHostFits").await;
-    assert!(why.starts_with("0 of 2 hosts fit: node-a: ") && why.contains("4194304 MiB are needed"), "{why}");
+    // Another story may have a Host of its own.
+    assert!(why.starts_with("0 of ") && why.contains("node-a: ") && why.contains("4194304 MiB are needed"), "{why}");
 
     let selector = json!({"hostSelector": {"matchLabels": {"disk": "fast"}}});
     story.patch::<VirtualMachine>("web", json!({"spec": {"memory": {"size": "32Mi"}, "placement": selector}})).await;
