@@ -140,12 +140,12 @@ pub fn finish(dir: &Path, want: &Desired) -> Result<(), Failure> {
         let message = "the image is qcow2; set spec.format to Qcow2".to_owned();
         return Err(Failure { reason: "WrongFormat", message });
     }
-    grow(&part, want, &image)?;
+    fit(&part, want, &image)?;
     publish(dir, want)?;
     absent_is_fine(fs::remove_file(sidecar(dir, &want.uid))).map_err(failed)
 }
 
-fn grow(part: &Path, want: &Desired, image: &Image) -> Result<(), Failure> {
+fn fit(part: &Path, want: &Desired, image: &Image) -> Result<(), Failure> {
     let Some(capacity) = want.capacity.filter(|capacity| *capacity != image.capacity) else {
         return Ok(());
     };
@@ -153,11 +153,31 @@ fn grow(part: &Path, want: &Desired, image: &Image) -> Result<(), Failure> {
         let message = format!("the image has {} bytes, spec.capacity only {capacity}", image.capacity);
         return Err(Failure { reason: "CapacityTooSmall", message });
     }
-    match want.format {
-        Format::Raw => open_part(part, false)
-            .and_then(|file| file.set_len(capacity))
-            .map_err(|error| Failure::io("grow the image", &error)),
-        Format::Qcow2 => qemu_img(&["resize", "-q", "-f", "qcow2"], part, &[&capacity.to_string()]),
+    grow(part, want.format, capacity, want.full)
+}
+
+/// Makes a file larger that nobody has open. One that is as large already stays as it is.
+///
+/// # Errors
+/// Why it did not grow; what was in it is there.
+pub fn grow(path: &Path, format: Format, capacity: u64, full: bool) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::io("grow the file", &error);
+    match format {
+        Format::Raw => {
+            let file = open_part(path, false).map_err(failed)?;
+            if file.metadata().map_err(failed)?.len() < capacity {
+                file.set_len(capacity).map_err(failed)?;
+            }
+            if full {
+                fallocate(&file, FallocateFlags::empty(), 0, capacity).map_err(|error| failed(error.into()))?;
+            }
+            Ok(())
+        }
+        // qemu-img refuses to cut a file unless it is told to, and to touch one that a guest has open.
+        Format::Qcow2 => {
+            let preallocation = if full { "--preallocation=falloc" } else { "--preallocation=off" };
+            qemu_img(&["resize", "-q", preallocation, "-f", "qcow2"], path, &[&capacity.to_string()])
+        }
     }
 }
 

@@ -1,19 +1,21 @@
 //! A StorageVolume on this host: resolve, observe, plan, execute, and again until nothing is left to do; then report.
 
+mod users;
+
 use crate::context::{Context, MANAGER};
 use crate::files;
 use crate::import::{self, Failure, Place};
 use crate::jobs::Progress;
+use crate::lanes::Turn;
 use crds::TeardownPolicy;
 use crds::host::HostPoolState;
 use crds::storage_volume::{StorageVolume, StorageVolumeStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use libvirt_xml::facts;
 use plan::names;
 use plan::storage_volume::status::{self, Outcome};
-use plan::storage_volume::{Desired, File, Goal, Next, Observed, Source, Step, Why, next, validate};
+use plan::storage_volume::{Desired, File, Goal, Growth, Next, Observed, Source, Step, Why, next, validate};
 use shell::Error;
 use shell::retry::Case;
 use shell::status::{apply, beside};
@@ -46,6 +48,7 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
             return report(&context, &volume, Some(&goal), &Outcome::NoPool { message }, Case::Dependency).await;
         }
     };
+    let _turn = turn(&context, &volume).await;
     for _ in 0..EFFECTS {
         let seen = observe(&context, &volume, &goal, &dir).await?;
         let answer = next(&goal, &seen, Timestamp::now());
@@ -56,13 +59,20 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
         if !is_fresh(&context, &volume).await? {
             return Ok(Case::Until(Timestamp::now() + SignedDuration::from_secs(1)));
         }
+        let usable = matches!(step, Step::Grow(_));
         if let Err(Failure { reason, message }) = execute(&context, &volume, &dir, step).await {
-            let outcome = Outcome::Failed { reason, message: message.clone() };
+            let outcome = Outcome::Failed { usable, reason, message: message.clone() };
             report(&context, &volume, Some(&goal), &outcome, Case::Transient).await?;
             return Err(Error::Passing { act: "make the volume", message });
         }
     }
     Err(Error::Passing { act: "make the volume", message: format!("{EFFECTS} effects and no end") })
+}
+
+/// A volume that a machine writes to is worked on in the machine's lane.
+async fn turn(context: &Context, volume: &StorageVolume) -> Option<Turn> {
+    let claim = volume.status.as_ref()?.claimed_by.as_ref()?;
+    Some(context.lanes.turn(&volume.namespace().unwrap_or_default(), &claim.name).await)
 }
 
 fn goal(volume: &StorageVolume) -> Option<Result<Goal, (&'static str, String)>> {
@@ -79,7 +89,7 @@ fn case(next: &Next) -> Case {
         Next::Done | Next::Refuse { .. } | Next::Do(_) => Case::Converged,
         Next::Wait { until: Some(until), .. } => Case::Until(*until),
         Next::Wait { why: Why::Import, .. } => Case::Converged,
-        Next::Wait { why: Why::Named(_) | Why::Retry { .. }, .. } => Case::Dependency,
+        Next::Wait { why: Why::Named(_) | Why::Held { .. } | Why::Retry { .. }, .. } => Case::Dependency,
     }
 }
 
@@ -111,7 +121,7 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         (Some(there), _) => there,
         (None, Some(known)) => File::Lost { path: known.display().to_string() },
         // What a domain of ours has is taken as it is: its object was lost, not its data.
-        (None, None) => match adopted(context, &namespace, in_pool).await? {
+        (None, None) => match users::adopted(context, &namespace, in_pool).await? {
             Some(path) => files::look(&path).map_err(broken)?.unwrap_or(File::Absent),
             None => File::Absent,
         },
@@ -121,60 +131,19 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         File::Absent => String::new(),
     };
     let left_over = files::of_volume(dir, &namespace, &name).map_err(broken)?;
-    let goes = matches!((goal, &file), (Goal::Vanish { policy: TeardownPolicy::Delete, .. }, File::There { .. }));
-    let mut users = Vec::new();
-    if goes {
-        users = named_by(context, Path::new(&taken)).await?;
-        // In a shared pool the domain may be another host's.
-        let machines = volume.status.iter().flat_map(|status| &status.used_by);
-        users.extend(machines.map(|machine| names::domain(&namespace, machine)));
-        users.sort();
-        users.dedup();
-    }
+    let concerned = match (goal, &file) {
+        (Goal::Vanish { policy, .. }, File::There { .. }) => *policy == TeardownPolicy::Delete,
+        (Goal::Exist(want), File::There { image: Ok(image), .. }) => want.capacity.is_some_and(|c| c > image.capacity),
+        (Goal::Exist(_), File::There { image: Err(_), .. }) | (_, File::Absent | File::Lost { .. }) => false,
+    };
+    let users = if concerned { users::users(context, volume, Path::new(&taken)).await? } else { Vec::new() };
     Ok(Observed {
-        named_by: users,
+        users,
         left_over: left_over.into_iter().filter(|file| *file != own && !taken.ends_with(file)).collect(),
         part: files::part(dir, &uid).exists(),
         job: context.jobs.of(&uid),
         file,
     })
-}
-
-/// A file of this volume's name in a domain with our mark of the same namespace.
-async fn adopted(
-    context: &Context,
-    namespace: &str,
-    is_ours: impl Fn(&PathBuf) -> bool,
-) -> Result<Option<PathBuf>, Error> {
-    for uuid in context.marks.of_namespace(&context.cluster, namespace) {
-        if let Some(path) = files_of(context, &uuid).await?.into_iter().map(PathBuf::from).find(&is_ours) {
-            return Ok(Some(path));
-        }
-    }
-    Ok(None)
-}
-
-/// Domains, running or not and whosever, that name the file.
-async fn named_by(context: &Context, path: &Path) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
-    for domain in context.libvirt.domains().await.map_err(passing)? {
-        if files_of(context, &domain.uuid).await?.iter().any(|file| Path::new(file) == path) {
-            names.push(domain.name);
-        }
-    }
-    Ok(names)
-}
-
-async fn files_of(context: &Context, uuid: &str) -> Result<Vec<String>, Error> {
-    let Some(detail) = context.libvirt.domain(uuid).await.map_err(passing)? else { return Ok(Vec::new()) };
-    let xml = [Some(detail.inactive_xml), detail.live_xml];
-    let facts = xml.iter().flatten().map(|xml| facts(xml)).collect::<Result<Vec<_>, _>>();
-    let facts = facts.map_err(|error| Error::Passing { act: "read a domain", message: error.to_string() })?;
-    Ok(facts.into_iter().flat_map(|facts| facts.files).collect())
-}
-
-fn passing(error: libvirt::Error) -> Error {
-    Error::Passing { act: "ask libvirt", message: error.to_string() }
 }
 
 /// Nothing is made or removed on a manifest that was not read just now.
@@ -199,6 +168,17 @@ async fn execute(context: &Arc<Context>, volume: &StorageVolume, dir: &Path, ste
             blocking("create", Box::new(move || files::create(&dir, &want))).await?;
             refresh(context, volume).await;
             "create"
+        }
+        Step::Grow(Growth { path, capacity, live: Some((uuid, target)), .. }) => {
+            let grown = context.libvirt.grow_disk(&uuid, &target, capacity).await;
+            grown.map_err(|error| Failure { reason: "GrowFailed", message: format!("{path}: {error}") })?;
+            "grow under its guest"
+        }
+        Step::Grow(Growth { path, format, capacity, full, live: None }) => {
+            let work = move || files::grow(Path::new(&path), format, capacity, full);
+            blocking("grow", Box::new(work)).await?;
+            refresh(context, volume).await;
+            "grow"
         }
         Step::Import(want, source) => {
             begin(context, volume, dir, want, source);

@@ -99,6 +99,7 @@ async fn run(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine, 
         if must_be_fresh(&step, &sight) && !is_fresh(api, vm).await {
             return Reached { seen: Some(sight.observed), end: End::Stale };
         }
+        tell_drift(context, vm, goal, &step, &sight).await;
         let done = execute::execute(context, vm, &step, &sight).await;
         seen = Some(sight.observed);
         match done {
@@ -114,10 +115,21 @@ async fn run(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine, 
     Reached { seen, end: End::Stale }
 }
 
+/// Somebody else changed what is ours in the definition: users are told before it is put right, for afterwards nothing shows it.
+async fn tell_drift(context: &Context, vm: &VirtualMachine, goal: &Goal, step: &Step, sight: &Sight) {
+    let (Step::Redefine(_), Goal::Exist(want), Observed::Ours(seen)) = (step, goal, &sight.observed) else { return };
+    let drift = plan::virtual_machine::changes::drift(want, seen);
+    if !drift.is_empty() {
+        context.events.warn(vm, "DriftCorrected", &drift.join("; ")).await;
+    }
+}
+
 /// What cannot be taken back is done only on a manifest that was read just now.
 fn must_be_fresh(step: &Step, sight: &Sight) -> bool {
     match step {
-        Step::Define(_) | Step::Unmark | Step::Destroy | Step::Undefine => true,
+        Step::Define(_) | Step::Unmark | Step::Destroy | Step::Undefine | Step::Attach { .. } | Step::Detach { .. } => {
+            true
+        }
         // Taking over the domain of an object that is gone.
         Step::Mark(mark) => match &sight.observed {
             Observed::Ours(seen) => seen.mark.owner != mark.owner,
@@ -197,9 +209,9 @@ fn case(next: &Next, guest: Option<&Guest>, status: &VirtualMachineStatus) -> Ca
     match next {
         Next::Wait { until: Some(until), .. } => Case::Until(*until),
         Next::Wait { until: None, why: Why::Volumes(_) } => Case::Dependency,
-        Next::Wait { until: None, why: Why::Shutdown | Why::Backoff } | Next::Refuse { .. } | Next::Do(_) => {
-            Case::Dependency
-        }
+        Next::Wait { until: None, why: Why::Shutdown | Why::Backoff | Why::Detach(_) }
+        | Next::Refuse { .. }
+        | Next::Do(_) => Case::Dependency,
         Next::Done if guest.is_some() && status.interfaces.iter().any(|nic| nic.addresses.is_empty()) => {
             Case::Until(Timestamp::now() + ADDRESS_SOON)
         }

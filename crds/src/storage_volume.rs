@@ -44,8 +44,8 @@ use serde::{Deserialize, Serialize};
     .field_path(".host")
     .reason(Reason::FieldValueForbidden)
     .optional_old_self(true))]
-#[x_kube(validation = Rule::new("has(self.capacity) == has(oldSelf.capacity) && (!has(self.capacity) || quantity(string(self.capacity)).compareTo(quantity(string(oldSelf.capacity))) == 0)")
-    .message("capacity cannot be changed; make another volume")
+#[x_kube(validation = Rule::new("!has(oldSelf.capacity) || (has(self.capacity) && quantity(string(self.capacity)).compareTo(quantity(string(oldSelf.capacity))) >= 0)")
+    .message("capacity may only grow: what lies at the end would be lost; make a smaller volume and copy")
     .field_path(".capacity")
     .reason(Reason::FieldValueForbidden))]
 #[x_kube(validation = Rule::new("!has(self.source) || !has(self.source.http) || self.format == 'Raw' || self.format == 'Qcow2'")
@@ -64,7 +64,7 @@ pub struct StorageVolumeSpec {
     #[schemars(length(min = 1, max = 253))]
     pub host: Option<String>,
     /// Size that a guest sees, in bytes, such as `10Gi`. Required for a blank volume; with a source, the image's own size when absent, and never
-    /// smaller than it.
+    /// smaller than it. It may grow: a running guest sees the new size at once, and has to grow its partition and file system itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("capacity must be more than 0"))]
     pub capacity: Option<Quantity>,
@@ -158,6 +158,8 @@ pub enum VolumePhase {
     Importing,
     /// A machine can use it.
     Ready,
+    /// A machine can use it, and it is to grow.
+    Resizing,
     /// It cannot be made; conditions say why.
     Failed,
     /// Its file is gone from the host.

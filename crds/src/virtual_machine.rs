@@ -66,12 +66,13 @@ pub struct VirtualMachineSpec {
     /// Boot a kernel from volumes instead of from a disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_boot: Option<KernelBoot>,
-    /// Disks. A change waits for the guest to be stopped.
+    /// Disks. One that is added or taken away is attached to or detached from the running guest: unmount it there before you take it
+    /// away. Another volume, readOnly or bootOrder of a disk wait for the guest's next start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub disks: Vec<Disk>,
-    /// Network interfaces. A change waits for the guest to be stopped.
+    /// Network interfaces. A change waits for the guest's next start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -220,7 +221,7 @@ pub struct BootFile {
 #[x_kube(validation = Rule::new("has(self.volume) != has(self.volumeTemplate)")
     .message(Message::Expression("\"disk \" + self.name + \": exactly one of volume or volumeTemplate must be set\"".into())))]
 #[x_kube(validation = Rule::new("has(self.volumeTemplate) == has(oldSelf.volumeTemplate) && (!has(self.volumeTemplate) || self.volumeTemplate == oldSelf.volumeTemplate)")
-    .message("volumeTemplate cannot be changed: its volume is made once; use another disk name")
+    .message("volumeTemplate cannot be changed: its volume is made once; grow the StorageVolume <vm>-<disk>, or use another disk name")
     .field_path(".volumeTemplate")
     .reason(Reason::FieldValueForbidden))]
 pub struct Disk {
@@ -264,7 +265,7 @@ pub struct TemplateSpec {
     /// Name of the StoragePool.
     #[schemars(length(min = 1, max = 63))]
     pub storage_pool: String,
-    /// Size that the guest sees, in bytes.
+    /// Size that the guest sees, in bytes. To grow it later, grow spec.capacity of the StorageVolume `<vm>-<disk>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     // A rule on quantities within a list costs more than the API server allows.
     #[schemars(extend("minimum" = 1, "pattern" = "^[0-9.]*[1-9][0-9.]*([EPTGMk]|[EPTGMK]i)?$"))]
@@ -401,13 +402,41 @@ pub struct VirtualMachineStatus {
     /// What the guest agent tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestStatus>,
+    /// What the running guest does not have yet of the manifest, looked up afresh each time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub pending_changes: Vec<PendingChange>,
     /// The deletion under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teardown: Option<Teardown>,
-    /// Ready, Reconciling, Stalled, Scheduled, VolumesReady, AgentConnected, Conflict.
+    /// Ready, Reconciling, Stalled, Scheduled, VolumesReady, RestartRequired, AgentConnected, Conflict.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A change of the manifest that the running guest does not have yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PendingChange {
+    /// The field; items of a list by their names, such as `spec.disks[data]`.
+    pub path: String,
+    /// What the guest has.
+    pub current: String,
+    /// What the manifest asks for.
+    pub desired: String,
+    /// When it comes into force.
+    pub apply: Apply,
+    /// Why not yet.
+    pub reason: String,
+}
+
+/// When a change comes into force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Apply {
+    /// Without a restart, as soon as the guest lets it.
+    Live,
+    /// At the guest's next start.
+    Restart,
 }
 
 /// A machine's domain.

@@ -31,7 +31,7 @@ pub struct Domain {
     pub disks: Vec<Disk>,
     /// Interfaces with our alias.
     pub interfaces: Vec<Interface>,
-    /// Log file of the serial console.
+    /// Log file of the serial console; empty for a console without one, absent without a console.
     pub console_log: Option<String>,
     /// Whether there is a guest agent's channel.
     pub guest_agent: bool,
@@ -142,12 +142,32 @@ pub enum InterfaceKind {
 pub struct Facts {
     /// Every file that it names: disks of any owner with their backing chains, kernel and initrd.
     pub files: Vec<String>,
-    /// All disk targets in use.
-    pub targets: Vec<String>,
+    /// All disks, of any owner.
+    pub disks: Vec<Chain>,
     /// Whether the guest agent's channel is connected.
     pub agent_connected: bool,
     /// The serial console's terminal.
     pub console: Option<String>,
+}
+
+/// A disk's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Target, such as `vda`.
+    pub target: String,
+    /// The file that is written to; empty for an empty drive.
+    pub file: String,
+    /// What lies below it, as far as the XML tells (that of a domain that is off tells nothing).
+    pub below: Vec<String>,
+}
+
+/// Whether a device is told where on the bus it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Where the definition has it.
+    AsDefined,
+    /// Wherever there is room.
+    Free,
 }
 
 impl Domain {
@@ -157,7 +177,7 @@ impl Domain {
     /// [`Error::Unwritable`] for characters that XML cannot carry.
     pub fn render(&self) -> Result<String, Error> {
         let mut tree = Tree::parse(domain_edit::SKELETON)?;
-        domain_edit::spare_ports(&mut tree)?;
+        domain_edit::spare_ports(&mut tree, self)?;
         domain_edit::put(&mut tree, self)?;
         tree.write()
     }
@@ -195,4 +215,18 @@ pub fn mark_of(xml: &str) -> Result<Option<Mark>, Error> {
 /// When it is not XML.
 pub fn facts(xml: &str) -> Result<Facts, Error> {
     Ok(domain_read::facts(&Tree::parse(xml)?))
+}
+
+/// Our disk of that name in a domain's XML, as a document of its own for attaching or detaching it.
+///
+/// # Errors
+/// When it is not XML, or there is no such disk.
+pub fn disk_device(xml: &str, name: &str, address: Address) -> Result<String, Error> {
+    let mut tree = Tree::parse(xml)?;
+    let found = domain_read::own_devices(&tree, "disk", domain_read::DISK_ALIAS).find(|(_, of)| of == name);
+    let (node, _) = found.ok_or(Error::Missing("the disk"))?;
+    if let (Address::Free, Some(old)) = (address, tree.child(node, "address")) {
+        tree.remove(old)?;
+    }
+    tree.write_node(node)
 }

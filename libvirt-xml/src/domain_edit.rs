@@ -16,14 +16,17 @@ pub(crate) const SKELETON: &str = "<domain>\
     <devices><controller type='usb' model='none'/><memballoon model='virtio'/></devices>\
     </domain>";
 
-/// A root port takes one device: without spares the second hot-plug fails.
-const ROOT_PORTS: usize = 14;
+/// A root port takes one device. Ports that are free when the guest starts are what disks can be attached to while it runs.
+const SPARE_PORTS: usize = 14;
+/// Balloon and serial bus.
+const OTHER_DEVICES: usize = 2;
 
-pub(crate) fn spare_ports(tree: &mut Tree) -> Result<(), Error> {
+pub(crate) fn spare_ports(tree: &mut Tree, want: &Domain) -> Result<(), Error> {
+    let ports = SPARE_PORTS + OTHER_DEVICES + want.disks.len() + want.interfaces.len();
     let devices = tree.child_or_new(tree.top, "devices")?;
     // libvirt refuses root ports unless the root itself is written too.
     tree.append(devices, "controller", &[("type", "pci"), ("index", "0"), ("model", "pcie-root")])?;
-    for index in 1..=ROOT_PORTS {
+    for index in 1..=ports {
         tree.append(
             devices,
             "controller",

@@ -1,6 +1,6 @@
 //! Reads what we own of a domain, by our aliases, and facts about the rest.
 
-use crate::domain::{Accelerator, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel};
+use crate::domain::{Accelerator, Chain, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel};
 use crate::tree::Tree;
 use crate::{Error, mark};
 use xot::Node;
@@ -30,8 +30,7 @@ pub(crate) fn domain(tree: &Tree) -> Result<Domain, Error> {
             .collect::<Result<_, _>>()?,
         interfaces: own_devices(tree, "interface", NIC_ALIAS).map(|(node, name)| interface(tree, node, name)).collect(),
         console_log: serial(tree)
-            .and_then(|node| tree.child(node, "log"))
-            .and_then(|log| owned(tree.attribute(log, "file"))),
+            .map(|node| tree.child(node, "log").and_then(|log| owned(tree.attribute(log, "file"))).unwrap_or_default()),
         guest_agent: agent_channel(tree).is_some(),
     })
 }
@@ -39,13 +38,11 @@ pub(crate) fn domain(tree: &Tree) -> Result<Domain, Error> {
 pub(crate) fn facts(tree: &Tree) -> Facts {
     let disks = || tree.at(tree.top, &["devices"]).into_iter().flat_map(|devices| tree.children(devices, "disk"));
     let sources = disks().flat_map(|disk| tree.descendants(disk, "source"));
-    let mut files: Vec<String> = sources
-        .filter_map(|source| owned(tree.attribute(source, "file").or_else(|| tree.attribute(source, "dev"))))
-        .collect();
+    let mut files: Vec<String> = sources.filter_map(|source| file_of(tree, source)).collect();
     files.extend(["kernel", "initrd"].iter().filter_map(|name| tree.text_at(tree.top, &["os", name])));
     Facts {
         files,
-        targets: disks().filter_map(|disk| owned(tree.attribute(tree.child(disk, "target")?, "dev"))).collect(),
+        disks: disks().filter_map(|disk| chain(tree, disk)).collect(),
         agent_connected: agent_channel(tree)
             .and_then(|channel| tree.child(channel, "target"))
             .is_some_and(|target| tree.attribute(target, "state") == Some("connected")),
@@ -53,6 +50,23 @@ pub(crate) fn facts(tree: &Tree) -> Facts {
             .and_then(|node| tree.child(node, "source"))
             .and_then(|source| owned(tree.attribute(source, "path"))),
     }
+}
+
+fn file_of(tree: &Tree, source: Node) -> Option<String> {
+    owned(tree.attribute(source, "file").or_else(|| tree.attribute(source, "dev")))
+}
+
+fn chain(tree: &Tree, disk: Node) -> Option<Chain> {
+    let below = tree.child(disk, "backingStore");
+    Some(Chain {
+        target: owned(tree.attribute(tree.child(disk, "target")?, "dev"))?,
+        file: tree.child(disk, "source").and_then(|source| file_of(tree, source)).unwrap_or_default(),
+        below: below
+            .into_iter()
+            .flat_map(|store| tree.descendants(store, "source"))
+            .filter_map(|source| file_of(tree, source))
+            .collect(),
+    })
 }
 
 /// Our devices of a kind, with the names in their aliases.

@@ -12,7 +12,10 @@ pub mod pool;
 mod tree;
 
 pub use capabilities::{Capabilities, DomainCapabilities};
-pub use domain::{Accelerator, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, facts, mark_of};
+pub use domain::{
+    Accelerator, Address, Chain, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, disk_device,
+    facts, mark_of,
+};
 pub use mark::{Mark, Owner, Run};
 pub use pool::Pool;
 

@@ -35,6 +35,8 @@ pub struct Mark {
     pub run: Run,
     /// Value of the restart annotation that the last start answered.
     pub restarted_at: Option<String>,
+    /// Digest of what we last defined: a definition that gives another was changed by somebody else.
+    pub applied: Option<String>,
 }
 
 /// Where a domain is between starts and stops of ours.
@@ -109,10 +111,12 @@ impl Mark {
         if let Run::Stopping { since } = self.run {
             tree.set_attribute(node, "since", &since.to_string())?;
         }
-        match &self.restarted_at {
-            Some(value) => tree.set_attribute(node, "restartedAt", value),
-            None => Ok(()),
+        for (key, value) in [("restartedAt", &self.restarted_at), ("applied", &self.applied)] {
+            if let Some(value) = value {
+                tree.set_attribute(node, key, value)?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -135,6 +139,7 @@ fn read(tree: &Tree, node: Node, domain: &str) -> Result<Mark, Error> {
         },
         run,
         restarted_at: get("restartedAt"),
+        applied: get("applied"),
     })
 }
 
@@ -176,7 +181,13 @@ mod tests {
             Run::StoppedByGuest,
         ] {
             let owner = Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() };
-            let mark = Mark { owner, domain: "d".into(), run, restarted_at: Some("a \"<&>' b".into()) };
+            let mark = Mark {
+                owner,
+                domain: "d".into(),
+                run,
+                restarted_at: Some("a \"<&>' b".into()),
+                applied: Some("0".into()),
+            };
             assert_eq!(Mark::parse(&mark.element().unwrap(), "d").unwrap(), mark);
             assert!(Mark::parse(&mark.element().unwrap(), "its clone").is_err());
         }

@@ -33,6 +33,11 @@ impl Tree {
         self.xot.to_string(self.document).map_err(Error::Edit)
     }
 
+    /// One element as a document.
+    pub(crate) fn write_node(&self, node: Node) -> Result<String, Error> {
+        self.xot.to_string(node).map_err(Error::Edit)
+    }
+
     /// Local name of an element; empty for other nodes.
     pub(crate) fn name(&self, node: Node) -> &str {
         self.xot.element(node).map_or("", |element| self.xot.local_name_str(element.name()))

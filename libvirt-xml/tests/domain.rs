@@ -29,6 +29,7 @@ fn domain() -> Domain {
             owner: Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() },
             run: Run::Stopping { since: "2026-01-01T00:00:00Z".parse().unwrap() },
             restarted_at: Some("1".into()),
+            applied: None,
         }),
         accelerator: Accelerator::Emulation,
         machine: "q35".into(),
@@ -86,6 +87,24 @@ fn a_domain_is_written_as_it_always_was() {
 }
 
 #[test]
+fn a_disk_is_taken_out_as_it_stands_and_with_or_without_its_place() {
+    let placed = domain().render().unwrap().replacen("<alias", "<address type='pci' slot='0x01'/><alias", 1);
+    let as_defined = libvirt_xml::disk_device(&placed, "root", libvirt_xml::Address::AsDefined).unwrap();
+    assert!(as_defined.starts_with("<disk ") && as_defined.contains("/pool/root") && as_defined.contains("slot"));
+    let free = libvirt_xml::disk_device(&placed, "root", libvirt_xml::Address::Free).unwrap();
+    assert!(free.contains("ua-disk-root") && !free.contains("slot"));
+    assert!(libvirt_xml::disk_device(&placed, "nobody", libvirt_xml::Address::Free).is_err());
+}
+
+#[test]
+fn a_chain_is_read_with_what_lies_below() {
+    let xml = "<domain><devices><disk><source file='/top'/><backingStore type='file'><source file='/base'/><backingStore/>\
+               </backingStore><target dev='vda'/></disk></devices></domain>";
+    let disk = &facts(xml).unwrap().disks[0];
+    assert_eq!((disk.file.as_str(), disk.below.as_slice()), ("/top", ["/base".to_owned()].as_slice()));
+}
+
+#[test]
 fn libvirts_schema_takes_every_shape_that_we_write() {
     let bare =
         Domain { disks: vec![], interfaces: vec![], console_log: None, guest_agent: false, mark: None, ..domain() };
@@ -126,7 +145,7 @@ fn what_others_put_into_a_domain_survives_our_edits() {
     assert_eq!(Domain::parse(&edited).unwrap(), smaller);
     assert_eq!(smaller.edit(&edited).unwrap(), edited, "the second edit changes nothing");
     let facts = facts(&edited).unwrap();
-    assert!(facts.files.contains(&"/their.img".to_owned()) && facts.targets.contains(&"vdz".to_owned()));
+    assert!(facts.files.contains(&"/their.img".to_owned()) && facts.disks.iter().any(|disk| disk.target == "vdz"));
 }
 
 #[test]

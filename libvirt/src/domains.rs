@@ -197,6 +197,44 @@ impl Libvirt {
         self.step("virDomainCreate", self.lanes.settings().start, call).await
     }
 
+    /// Gives a running domain a device; its definition stays as it is.
+    pub async fn attach(&self, uuid: &str, device: String) -> Result<()> {
+        self.with("virDomainAttachDevice", uuid, move |domain| {
+            domain.attach_device_flags(&device, sys::VIR_DOMAIN_AFFECT_LIVE)
+        })
+        .await
+    }
+
+    /// Asks a running guest to let go of a device; its definition stays as it is. The guest may take its time, or not hear.
+    pub async fn detach(&self, uuid: &str, device: String) -> Result<()> {
+        self.with("virDomainDetachDevice", uuid, move |domain| {
+            domain.detach_device_flags(&device, sys::VIR_DOMAIN_AFFECT_LIVE)
+        })
+        .await
+    }
+
+    /// Grows the disk of a running domain to so many bytes; the guest sees it at once. libvirt itself would shrink it as readily.
+    pub async fn grow_disk(&self, uuid: &str, target: &str, bytes: u64) -> Result<()> {
+        const ACT: &str = "virDomainBlockResize";
+        let (uuid, target) = (uuid.to_owned(), target.to_owned());
+        let call = move |connect: &Connect| {
+            let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
+            let before = domain.block_info(&target, 0)?.capacity;
+            if before < bytes {
+                domain.block_resize(&target, bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)?;
+            }
+            Ok(before)
+        };
+        match self.step(ACT, self.lanes.settings().call, call).await? {
+            before if before > bytes => Err(Error::new(
+                ACT,
+                Kind::Invalid,
+                format!("the disk has {before} bytes and is never shrunk to {bytes}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks a guest to shut down.
     pub async fn shutdown(&self, uuid: &str, mode: ShutdownMode) -> Result<()> {
         let flag = match mode {

@@ -31,7 +31,7 @@ pub enum DomainEvent {
     Started,
     /// It is off.
     Stopped,
-    /// It paused, resumed, crashed or is shutting down.
+    /// It paused, resumed, crashed, is shutting down, or got or lost a device.
     Changed,
     /// Its guest rebooted.
     Rebooted,

@@ -52,11 +52,17 @@ pub(crate) fn register(connect: &Connect, sink: &Sink) -> Result<(), virt::error
             Generic,
         >(on_agent)
     };
+    type OnDevice = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+    // SAFETY: as above; the three device events have one callback type.
+    let device = unsafe { std::mem::transmute::<OnDevice, Generic>(on_device) };
     let reboot: Generic = on_reboot;
     for (id, callback, needed) in [
         (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle, true),
         (sys::VIR_DOMAIN_EVENT_ID_REBOOT, reboot, false),
         (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, agent, false),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device, false),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device, false),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, device, false),
     ] {
         // SAFETY: the connection is open; the opaque pointer is an owned sender that only `free_sink` takes back, which libvirt calls
         // once, when the callback is removed or the connection closes, on any thread (a sender is Send).
@@ -183,6 +189,17 @@ unsafe extern "C" fn on_agent(
     let connected = state as u32 == sys::VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED;
     // SAFETY: as in `on_lifecycle`.
     unsafe { send(opaque, || domain_event(domain, DomainEvent::Agent { connected })) };
+}
+
+/// The device's alias is not read: whoever is told looks at the whole domain.
+unsafe extern "C" fn on_device(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { send(opaque, || domain_event(domain, DomainEvent::Changed)) };
 }
 
 unsafe extern "C" fn on_pool(

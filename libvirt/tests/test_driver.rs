@@ -28,6 +28,7 @@ fn domain(number: u8) -> Domain {
             owner: Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: "u".into() },
             run: Run::Starting,
             restarted_at: None,
+            applied: None,
         }),
         accelerator: Accelerator::Test,
         machine: String::new(),
@@ -60,6 +61,28 @@ async fn next_of(events: &mut UnboundedReceiver<Event>, uuid: &str) -> DomainEve
         }
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_attached_to_the_running_domain_alone() {
+    let (libvirt, _events) = start().await;
+    let mut want = domain(9);
+    libvirt.define(want.render().unwrap()).await.unwrap();
+    libvirt.create(&want.uuid).await.unwrap();
+    want.disks.push(Disk {
+        name: "data".into(),
+        file: "/pool/b.raw".into(),
+        target: "vdb".into(),
+        ..want.disks[0].clone()
+    });
+    want.disks[1].boot_order = None;
+    let xml = want.render().unwrap();
+    let device = libvirt_xml::disk_device(&xml, "data", libvirt_xml::Address::AsDefined).unwrap();
+    libvirt.attach(&want.uuid, device).await.unwrap();
+    let detail = libvirt.domain(&want.uuid).await.unwrap().unwrap();
+    assert!(detail.live_xml.unwrap().contains("/pool/b.raw") && !detail.inactive_xml.contains("/pool/b.raw"));
+    libvirt.destroy(&want.uuid).await.unwrap();
+    libvirt.undefine(&want.uuid).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

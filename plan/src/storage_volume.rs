@@ -62,10 +62,39 @@ pub struct Observed {
     pub part: bool,
     /// The import.
     pub job: Job,
-    /// Domains that name the file; looked up only when the file is to go.
-    pub named_by: Vec<String>,
+    /// Who names the file; looked up only when it is to grow or to go.
+    pub users: Vec<User>,
     /// Files of earlier volumes of this name, whose objects are gone.
     pub left_over: Vec<String>,
+}
+
+/// A domain that names a volume's file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct User {
+    /// Its name.
+    pub domain: String,
+    /// How it uses the file.
+    pub how: How,
+}
+
+/// How a domain uses a volume's file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// As a disk of a guest that runs, with our mark.
+    Runs {
+        /// The domain's UUID.
+        uuid: String,
+        /// The disk's target.
+        target: String,
+    },
+    /// As a disk of a guest that runs and is not ours.
+    RunsForeign,
+    /// As a disk of a guest that is off, or as its kernel.
+    Off,
+    /// Below an overlay of a snapshot.
+    BelowOverlay,
+    /// As a disk of a machine that another host may run.
+    Elsewhere,
 }
 
 /// A volume's file.
@@ -117,6 +146,8 @@ pub enum Job {
 pub enum Step {
     /// Make a blank file.
     Create(Desired),
+    /// Make the file larger.
+    Grow(Growth),
     /// Begin or go on with an import.
     Import(Desired, Source),
     /// End an import.
@@ -128,6 +159,21 @@ pub enum Step {
         /// Which.
         path: String,
     },
+}
+
+/// A file that is to be larger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// Which.
+    pub path: String,
+    /// Its format.
+    pub format: Format,
+    /// Bytes that a guest shall see.
+    pub capacity: u64,
+    /// Whether the new space is taken at once.
+    pub full: bool,
+    /// UUID of the domain and target of the disk through which a running guest has it open.
+    pub live: Option<(String, String)>,
 }
 
 /// The answer.
@@ -167,6 +213,13 @@ pub enum Why {
     },
     /// Domains that name the file.
     Named(Vec<String>),
+    /// Somebody through whom or around whom the file cannot be grown.
+    Held {
+        /// CamelCase word.
+        reason: &'static str,
+        /// Who, and what to do.
+        message: String,
+    },
 }
 
 /// Reads the manifest.
@@ -212,7 +265,11 @@ pub fn next(goal: &Goal, seen: &Observed, now: Timestamp) -> Next {
 
 fn exist(want: &Desired, seen: &Observed, now: Timestamp) -> Next {
     match (&seen.file, &want.source, &seen.job) {
-        (File::There { image: Ok(image), .. }, _, _) if image.format == want.format => Next::Done,
+        (File::There { image: Ok(image), path, .. }, _, _) if image.format == want.format => match want.capacity {
+            Some(capacity) if capacity > image.capacity => grow(want, path, capacity, seen),
+            // A volume that was grown by other hands, or under an earlier object of its name, is never cut.
+            Some(_) | None => Next::Done,
+        },
         (File::There { image: Ok(image), path, .. }, _, _) => Next::Refuse {
             reason: "WrongFormat",
             message: format!("{path} is {}, spec.format says {}", image.format.as_str(), want.format.as_str()),
@@ -238,6 +295,27 @@ fn exist(want: &Desired, seen: &Observed, now: Timestamp) -> Next {
     }
 }
 
+fn grow(want: &Desired, path: &str, capacity: u64, seen: &Observed) -> Next {
+    let mut live = None;
+    for User { domain, how } in &seen.users {
+        let (reason, message) = match how {
+            How::Off => continue,
+            How::Runs { uuid, target } => {
+                live = Some((uuid.clone(), target.clone()));
+                continue;
+            }
+            How::RunsForeign => {
+                ("InUse", format!("domain {domain}, which is not Virtfleet's, runs with it; stop it first"))
+            }
+            How::BelowOverlay => ("SnapshotsExist", format!("snapshots of {domain} lie on it; delete them first")),
+            How::Elsewhere => ("InUse", format!("{domain} may run with it on another host; stop it there first")),
+        };
+        return Next::Wait { until: None, why: Why::Held { reason, message } };
+    }
+    let (path, format, full) = (path.to_owned(), want.format, want.full);
+    Next::Do(Step::Grow(Growth { path, format, capacity, full, live }))
+}
+
 fn vanish(policy: TeardownPolicy, seen: &Observed) -> Next {
     if policy == TeardownPolicy::Keep {
         return Next::Done;
@@ -250,11 +328,13 @@ fn vanish(policy: TeardownPolicy, seen: &Observed) -> Next {
         return Next::Do(Step::Discard);
     }
     match (policy, &seen.file) {
-        (TeardownPolicy::Delete, File::There { path, .. }) if seen.named_by.is_empty() => {
+        (TeardownPolicy::Delete, File::There { path, .. }) if seen.users.is_empty() => {
             Next::Do(Step::Unlink { path: path.clone() })
         }
         (TeardownPolicy::Delete, File::There { .. }) => {
-            Next::Wait { until: None, why: Why::Named(seen.named_by.clone()) }
+            let mut domains: Vec<_> = seen.users.iter().map(|user| user.domain.clone()).collect();
+            domains.dedup();
+            Next::Wait { until: None, why: Why::Named(domains) }
         }
         (TeardownPolicy::Delete, File::Absent | File::Lost { .. })
         | (TeardownPolicy::Retain | TeardownPolicy::Orphan | TeardownPolicy::Keep, _) => Next::Done,

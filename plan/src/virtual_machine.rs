@@ -12,6 +12,7 @@
 //! ```
 
 pub mod changes;
+mod differences;
 pub mod power;
 pub mod status;
 pub mod uses;
@@ -22,6 +23,7 @@ pub use validate::{Desired, Invalid, Resolved, Shape, Volume, Waiting, validate}
 use crds::TeardownPolicy;
 use jiff::Timestamp;
 use libvirt_xml::{Domain, Mark};
+use std::collections::BTreeMap;
 
 /// What the manifest asks for as a whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,7 +68,7 @@ pub struct Seen {
     pub config: Domain,
     /// What the running guest has.
     pub live: Option<Domain>,
-    /// Every disk target in the configuration, also those of devices that are not ours.
+    /// Every disk target of the configuration and of the running guest, also those of devices that are not ours.
     pub targets: Vec<String>,
     /// Whether it runs.
     pub state: State,
@@ -80,6 +82,8 @@ pub struct Seen {
     pub agent_connected: bool,
     /// When this agent last asked this run of the guest to shut down.
     pub asked: Option<Timestamp>,
+    /// When this agent last asked this run of the guest to let go of a disk, by the disk's name.
+    pub detaching: BTreeMap<String, Timestamp>,
     /// How often the guest failed lately, as this agent saw it.
     pub failures: Failures,
 }
@@ -124,7 +128,7 @@ pub struct Failures {
 pub enum Step {
     /// Define a domain that is not there.
     Define(Box<Domain>),
-    /// Bring the owned parts of a domain that is off to this.
+    /// Bring the owned parts of the definition to this; a guest that runs does not notice.
     Redefine(Box<Domain>),
     /// Write the mark.
     Mark(Mark),
@@ -132,6 +136,16 @@ pub enum Step {
     Unmark,
     /// Start the domain.
     Start,
+    /// Give the running guest a disk of its definition.
+    Attach {
+        /// Its name.
+        disk: String,
+    },
+    /// Ask the running guest to let go of a disk.
+    Detach {
+        /// Its name.
+        disk: String,
+    },
     /// Ask the guest to shut down.
     AskShutdown(Ask),
     /// Pull the plug.
@@ -179,6 +193,8 @@ pub enum Why {
     Volumes(Waiting),
     /// The guest, to shut down.
     Shutdown,
+    /// The guest, to let go of these disks.
+    Detach(Vec<String>),
     /// A pause between failing starts.
     Backoff,
 }

@@ -14,16 +14,28 @@ impl Events {
         Events(Recorder::new(client, Reporter { controller: controller.into(), instance: Some(instance.into()) }))
     }
 
+    /// Tells of something that somebody should look at and that no condition will show.
+    pub async fn warn<K: Resource<DynamicType = ()>>(&self, object: &K, reason: &str, note: &str) {
+        let note = note.chars().take(1024).collect();
+        self.publish(object, EventType::Warning, reason, Some(note)).await;
+    }
+
     /// Tells that the object's readiness turned, if it did. An Event that cannot be written is no reason to stop.
     pub async fn turned<K: Resource<DynamicType = ()>>(&self, object: &K, before: &[Condition], after: &[Condition]) {
         let Some(now) = turn(before, after) else { return };
-        let event = Event {
-            type_: if now.status == "True" || !grave(after) { EventType::Normal } else { EventType::Warning },
-            reason: now.reason.clone(),
-            note: Some(now.message.clone()).filter(|note| !note.is_empty()),
-            action: "Reconcile".into(),
-            secondary: None,
-        };
+        let kind = if now.status == "True" || !grave(after) { EventType::Normal } else { EventType::Warning };
+        self.publish(object, kind, &now.reason, Some(now.message.clone()).filter(|note| !note.is_empty())).await;
+    }
+
+    async fn publish<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        type_: EventType,
+        reason: &str,
+        note: Option<String>,
+    ) {
+        let (reason, action) = (reason.to_owned(), "Reconcile".to_owned());
+        let event = Event { type_, reason, note, action, secondary: None };
         if let Err(error) = self.0.publish(&event, &object.object_ref(&())).await {
             tracing::debug!("an Event was not written: {error}");
         }

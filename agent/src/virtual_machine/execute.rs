@@ -6,7 +6,7 @@ use crds::virtual_machine::VirtualMachine;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use libvirt::{Kind, Result, ShutdownMode};
-use libvirt_xml::mark;
+use libvirt_xml::{Address, disk_device, mark};
 use plan::virtual_machine::{Ask, Observed, Step};
 
 /// Why a step was not carried out.
@@ -32,6 +32,8 @@ pub fn verb(step: &Step) -> &'static str {
         Step::Mark(_) => "mark",
         Step::Unmark => "unmark",
         Step::Start => "start",
+        Step::Attach { .. } => "attach a disk",
+        Step::Detach { .. } => "detach a disk",
         Step::AskShutdown(_) => "ask to shut down",
         Step::Destroy => "destroy",
         Step::Undefine => "undefine",
@@ -68,6 +70,13 @@ pub async fn execute(
             context.memory.lock().entry(uuid.clone()).or_default().tried(result.is_ok(), Timestamp::now());
             result?;
         }
+        Step::Attach { disk } => attach(context, &uuid, disk, sight).await?,
+        Step::Detach { disk } => {
+            let device = device(&sight.live_xml, disk, Address::AsDefined)?;
+            let asked = (disk.clone(), Timestamp::now());
+            context.memory.lock().entry(uuid.clone()).or_default().detaching.extend([asked]);
+            libvirt.detach(&uuid, device).await?;
+        }
         Step::AskShutdown(ask) => {
             let result = shut_down(context, &uuid, *ask).await;
             context.memory.lock().entry(uuid.clone()).or_default().asked = Some(Timestamp::now());
@@ -100,6 +109,26 @@ async fn define(
         }
         other => Ok(other?),
     }
+}
+
+/// Where the definition has it, so that the next boot finds it in the same place; or anywhere, when that place is not free.
+async fn attach(context: &Context, uuid: &str, disk: &str, sight: &Sight) -> std::result::Result<(), Failure> {
+    let as_defined = device(&sight.inactive_xml, disk, Address::AsDefined)?;
+    match context.libvirt.attach(uuid, as_defined).await {
+        Err(error) if error.message.contains("PCI") => {
+            tracing::debug!("attaching a disk elsewhere: {error}");
+            let anywhere = device(&sight.inactive_xml, disk, Address::Free)?;
+            context.libvirt.attach(uuid, anywhere).await.map_err(|mut error| {
+                error.message += "; the next start of the guest brings the disk (annotation virtfleet.dev/restartedAt)";
+                Failure::Libvirt(error)
+            })
+        }
+        other => Ok(other?),
+    }
+}
+
+fn device(xml: &str, disk: &str, address: Address) -> std::result::Result<String, Failure> {
+    disk_device(xml, disk, address).map_err(|error| Failure::Refused(error.to_string()))
 }
 
 /// A guest agent that does not hear is no reason to wait: the power button is tried at once.

@@ -2,14 +2,17 @@
 
 use jiff::{SignedDuration, Timestamp};
 use plan::virtual_machine::Failures;
+use std::collections::BTreeMap;
 
 /// Of one domain.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// Failures in a row.
     pub failures: Failures,
     /// When its guest was last asked to shut down.
     pub asked: Option<Timestamp>,
+    /// When its guest was last asked to let go of a disk, by the disk's name.
+    pub detaching: BTreeMap<String, Timestamp>,
     started: Option<Timestamp>,
 }
 
@@ -20,6 +23,7 @@ impl Memory {
     /// A start was tried.
     pub fn tried(&mut self, ok: bool, now: Timestamp) {
         self.asked = None;
+        self.detaching.clear();
         if ok {
             self.started = Some(now);
         } else {

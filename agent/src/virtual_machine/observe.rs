@@ -8,6 +8,7 @@ use libvirt::{DomainDetail, DomainState, OffReason};
 use libvirt_xml::{Domain, Mark, Run, facts, mark_of};
 use plan::names;
 use plan::virtual_machine::{Cause, Observed, Seen, State};
+use std::collections::BTreeSet;
 
 /// What was seen, and the XML that an edit goes into.
 pub struct Sight {
@@ -15,6 +16,8 @@ pub struct Sight {
     pub observed: Observed,
     /// The domain's inactive XML; empty without a domain.
     pub inactive_xml: String,
+    /// The running guest's XML; empty while it is off.
+    pub live_xml: String,
 }
 
 /// Looks.
@@ -30,15 +33,19 @@ pub async fn observe(context: &Context, vm: &VirtualMachine) -> libvirt::Result<
         return ours(context, detail, mark);
     }
     let Some(uuid) = context.libvirt.domain_named(&names::domain(&namespace, &name)).await? else {
-        return Ok(Sight { observed: Observed::Absent, inactive_xml: String::new() });
+        return Ok(nothing(Observed::Absent));
     };
     let Some(detail) = context.libvirt.domain(&uuid).await? else {
-        return Ok(Sight { observed: Observed::Absent, inactive_xml: String::new() });
+        return Ok(nothing(Observed::Absent));
     };
     match own_mark(context, &namespace, &name, &detail) {
         Some(mark) => ours(context, detail, mark),
-        None => Ok(Sight { observed: Observed::Foreign { whose: whose(&detail) }, inactive_xml: String::new() }),
+        None => Ok(nothing(Observed::Foreign { whose: whose(&detail) })),
     }
+}
+
+fn nothing(observed: Observed) -> Sight {
+    Sight { observed, inactive_xml: String::new(), live_xml: String::new() }
 }
 
 fn own_mark(context: &Context, namespace: &str, name: &str, detail: &DomainDetail) -> Option<Mark> {
@@ -75,12 +82,16 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
         if matches!(state, State::Off(Cause::Failure)) && mark.run == Run::Started {
             memory.died(Timestamp::now());
         }
-        *memory
+        memory.detaching.retain(|name, _| live.iter().flat_map(|live| &live.disks).any(|disk| disk.name == *name));
+        memory.clone()
     };
+    let all = of_config.disks.iter().chain(of_live.iter().flat_map(|facts| &facts.disks));
+    let targets: BTreeSet<_> = all.map(|disk| disk.target.clone()).collect();
     let seen = Seen {
         asked: memory.asked.filter(|_| matches!(mark.run, Run::Stopping { .. })),
         failures: memory.failures,
-        targets: of_config.targets,
+        targets: targets.into_iter().collect(),
+        detaching: memory.detaching,
         id: detail.summary.id,
         autostart: detail.autostart,
         persistent: detail.persistent,
@@ -90,7 +101,8 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
         live,
         state,
     };
-    Ok(Sight { observed: Observed::Ours(Box::new(seen)), inactive_xml: detail.inactive_xml })
+    let live_xml = detail.live_xml.unwrap_or_default();
+    Ok(Sight { observed: Observed::Ours(Box::new(seen)), inactive_xml: detail.inactive_xml, live_xml })
 }
 
 fn state(state: DomainState) -> State {

@@ -67,10 +67,12 @@ fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> V
     }
     match (status.phase, status.path, status.format) {
         // Another host's agent may have written the path: only a file of this very name in the pool is believed.
-        (Some(VolumePhase::Ready), Some(path), _) if !pool.is_some_and(|pool| is_in(&pool, volume, &path)) => {
+        (Some(VolumePhase::Ready | VolumePhase::Resizing), Some(path), _)
+            if !pool.as_ref().is_some_and(|pool| is_in(pool, volume, &path)) =>
+        {
             Volume::NotReady(format!("its path {path} is not in its pool"))
         }
-        (Some(VolumePhase::Ready), Some(path), Some(format)) => {
+        (Some(VolumePhase::Ready | VolumePhase::Resizing), Some(path), Some(format)) => {
             let me = Claim { name: vm.name_any(), uid: vm.uid().unwrap_or_default() };
             Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me) }
         }

@@ -1,6 +1,6 @@
 //! What a volume's status says. Pure: equal looks give equal statuses.
 
-use super::{File, Goal, Job, Next, Observed, Why};
+use super::{File, Goal, Job, Next, Observed, Step, Why};
 use crds::conditions::{Builder, Status, Type};
 use crds::storage_volume::{StorageVolumeStatus, VolumePhase};
 use crds::{Quantity, Teardown, quantity};
@@ -13,6 +13,8 @@ pub enum Outcome<'a> {
     Planned(&'a Observed, &'a Next),
     /// An effect failed; it will be tried again.
     Failed {
+        /// Whether the volume is there all the same, and only did not grow.
+        usable: bool,
         /// CamelCase word.
         reason: &'static str,
         /// What happened.
@@ -131,7 +133,12 @@ fn verdict(goal: Option<&Goal>, outcome: &Outcome<'_>) -> Verdict {
     let stalled = |phase, reason, message| Verdict { phase, ready: Status::False, reason, message, stalled: true };
     let (seen, next) = match outcome {
         Outcome::Planned(seen, next) => (seen, next),
-        Outcome::Failed { reason, message } => return busy(VolumePhase::Failed, reason, message.clone()),
+        Outcome::Failed { usable: true, reason, message } => {
+            return busy(VolumePhase::Resizing, reason, message.clone());
+        }
+        Outcome::Failed { usable: false, reason, message } => {
+            return busy(VolumePhase::Failed, reason, message.clone());
+        }
         Outcome::Invalid { reason, message } => return stalled(VolumePhase::Failed, reason, message.clone()),
         Outcome::NoPool { message } => return busy(VolumePhase::Pending, "PoolNotReady", message.clone()),
     };
@@ -140,23 +147,35 @@ fn verdict(goal: Option<&Goal>, outcome: &Outcome<'_>) -> Verdict {
     }
     match next {
         Next::Done => {
-            let left = match seen.left_over.as_slice() {
-                [] => String::new(),
-                files => {
-                    format!("beside it lie files of earlier volumes of this name, not touched: {}", files.join(", "))
-                }
-            };
-            Verdict { phase: VolumePhase::Ready, ready: Status::True, reason: "Ready", message: left, stalled: false }
+            let message = remarks(goal, seen).join("; ");
+            Verdict { phase: VolumePhase::Ready, ready: Status::True, reason: "Ready", message, stalled: false }
         }
+        Next::Do(Step::Grow(_)) => busy(VolumePhase::Resizing, "Resizing", String::new()),
         Next::Do(_) => busy(VolumePhase::Pending, "Creating", String::new()),
         Next::Wait { why: Why::Import, .. } => busy(VolumePhase::Importing, "Importing", String::new()),
         Next::Wait { why: Why::Retry { reason, message }, .. } => busy(VolumePhase::Failed, reason, message.clone()),
+        Next::Wait { why: Why::Held { reason, message }, .. } => busy(VolumePhase::Resizing, reason, message.clone()),
         Next::Wait { why: Why::Named(_), .. } => busy(VolumePhase::Terminating, "Terminating", String::new()),
         Next::Refuse { reason, message } => {
             let phase = if *reason == "Lost" { VolumePhase::Lost } else { VolumePhase::Failed };
             stalled(phase, reason, message.clone())
         }
     }
+}
+
+/// What a user should know of a volume that is ready.
+fn remarks(goal: Option<&Goal>, seen: &Observed) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let (Some(Goal::Exist(want)), File::There { image: Ok(image), .. }) = (goal, &seen.file)
+        && want.capacity.is_some_and(|capacity| capacity < image.capacity)
+    {
+        remarks.push(format!("it has {} bytes, more than spec.capacity says; a volume is never cut", image.capacity));
+    }
+    if !seen.left_over.is_empty() {
+        let files = seen.left_over.join(", ");
+        remarks.push(format!("beside it lie files of earlier volumes of this name, not touched: {files}"));
+    }
+    remarks
 }
 
 /// `42%`, or mebibytes when the server did not tell the size.

@@ -19,11 +19,15 @@ fn want(source: bool) -> Desired {
 }
 
 fn seen() -> Observed {
-    Observed { file: File::Absent, part: false, job: Job::None, named_by: vec![], left_over: vec![] }
+    Observed { file: File::Absent, part: false, job: Job::None, users: vec![], left_over: vec![] }
 }
 
 fn there() -> File {
     File::There { path: "/p/v".into(), image: Ok(Image { format: Format::Qcow2, capacity: 512 }), allocation: 1 }
+}
+
+fn user(how: How) -> User {
+    User { domain: "shop.web".into(), how }
 }
 
 fn gone(policy: TeardownPolicy) -> Goal {
@@ -62,8 +66,47 @@ fn an_import_that_failed_waits_and_tells_why() {
 
 #[test]
 fn a_file_that_a_domain_names_is_not_unlinked() {
-    let named = Observed { file: there(), named_by: vec!["shop.web".into()], ..seen() };
+    let named = Observed { file: there(), users: vec![user(How::Off)], ..seen() };
     assert!(matches!(next(&gone(TeardownPolicy::Delete), &named, NOW), Next::Wait { why: Why::Named(_), .. }));
+}
+
+#[test]
+fn a_volume_grows_through_the_guest_that_runs_with_it_and_else_by_itself() {
+    let larger = Goal::Exist(Desired { capacity: Some(1024), ..want(false) });
+    let grown = |users: Vec<User>| match next(&larger, &Observed { file: there(), users, ..seen() }, NOW) {
+        Next::Do(Step::Grow(growth)) => growth,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((grown(vec![]).live, grown(vec![user(How::Off)]).capacity), (None, 1024));
+    let runs = How::Runs { uuid: "d".into(), target: "vda".into() };
+    assert_eq!(grown(vec![user(How::Off), user(runs)]).live, Some(("d".into(), "vda".into())));
+}
+
+#[test]
+fn a_volume_that_somebody_else_holds_waits_and_stays_usable() {
+    let larger = Goal::Exist(Desired { capacity: Some(1024), ..want(false) });
+    for (how, reason) in [(How::RunsForeign, "InUse"), (How::Elsewhere, "InUse"), (How::BelowOverlay, "SnapshotsExist")]
+    {
+        let seen = Observed { file: there(), users: vec![user(how)], ..seen() };
+        let waits = next(&larger, &seen, NOW);
+        assert!(
+            matches!(&waits, Next::Wait { why: Why::Held { reason: told, .. }, .. } if *told == reason),
+            "{waits:?}"
+        );
+        let outcome = status::Outcome::Planned(&seen, &waits);
+        let told = status::status(&StorageVolumeStatus::default(), 1, Some(&larger), &outcome, NOW);
+        assert_eq!((told.phase, told.path.as_deref()), (Some(VolumePhase::Resizing), Some("/p/v")));
+    }
+}
+
+#[test]
+fn a_volume_is_never_cut() {
+    let smaller = Goal::Exist(Desired { capacity: Some(256), ..want(false) });
+    let seen = Observed { file: there(), ..seen() };
+    assert_eq!(next(&smaller, &seen, NOW), Next::Done);
+    let outcome = status::Outcome::Planned(&seen, &Next::Done);
+    let told = status::status(&StorageVolumeStatus::default(), 1, Some(&smaller), &outcome, NOW);
+    assert!(find(&told.conditions, Type::Ready).unwrap().message.contains("512 bytes"));
 }
 
 proptest! {
@@ -94,7 +137,7 @@ proptest! {
             file: if there_is { there() } else { File::Absent },
             part,
             job: if running { Job::Running { received: 1, total: None } } else { Job::None },
-            named_by: if named { vec!["d".into()] } else { vec![] },
+            users: if named { vec![user(How::Off)] } else { vec![] },
             left_over: vec![],
         };
         for _ in 0..4 {

@@ -1,8 +1,16 @@
-//! A domain as it should be at the next boot, given what was chosen once and is kept. Typed values are compared, never XML text. Pure.
+//! A domain as it should be at the next boot, given what was chosen once and is kept; and what a running guest gets before that. Typed
+//! values are compared, never XML text. Pure.
+//!
+//! While a guest runs, its definition follows the manifest in the disks alone, and the guest follows the definition. Everything else waits
+//! for the next start, which brings the whole definition to the manifest.
 
-use super::power::Power;
-use super::{Desired, Seen, Shape};
+use super::differences::{Difference, differences};
+use super::power::{ASK_AGAIN, Power};
+use super::{Desired, Next, Seen, Shape, Step, Why};
+use crds::virtual_machine::{Apply, PendingChange};
+use jiff::Timestamp;
 use libvirt_xml::{Disk, Domain, Mark, Run};
+use sha2::{Digest, Sha256};
 
 /// The domain of a machine that has none yet. Its UUID is the object's UID.
 pub fn new_domain(want: &Desired, shape: &Shape) -> Domain {
@@ -10,7 +18,7 @@ pub fn new_domain(want: &Desired, shape: &Shape) -> Domain {
         Power::On => Run::Starting,
         Power::Off => Run::Stopped,
     };
-    Domain {
+    signed(Domain {
         name: want.name.clone(),
         uuid: want.owner.uid.clone(),
         mark: Some(Mark {
@@ -18,6 +26,7 @@ pub fn new_domain(want: &Desired, shape: &Shape) -> Domain {
             domain: want.owner.uid.clone(),
             run,
             restarted_at: want.restarted_at.clone(),
+            applied: None,
         }),
         machine: "q35".into(),
         arch: shape.arch.clone(),
@@ -30,7 +39,7 @@ pub fn new_domain(want: &Desired, shape: &Shape) -> Domain {
         interfaces: shape.interfaces.clone(),
         console_log: Some(shape.console_log.clone()),
         guest_agent: shape.guest_agent,
-    }
+    })
 }
 
 /// The domain `base` with what the manifest decides put in; name, UUID, mark, machine version and disk targets stay.
@@ -48,7 +57,7 @@ pub fn reshaped(base: &Domain, shape: &Shape, targets: &[String]) -> Domain {
         kernel: shape.kernel.clone(),
         disks: disks(shape, &base.disks, targets),
         interfaces: shape.interfaces.clone(),
-        // The log of a domain that was retaken or renamed goes on where it was.
+        // A console that is there stays as it is, whoever made it.
         console_log: base.console_log.clone().or_else(|| Some(shape.console_log.clone())),
         guest_agent: shape.guest_agent,
     }
@@ -58,30 +67,107 @@ pub fn reshaped(base: &Domain, shape: &Shape, targets: &[String]) -> Domain {
 pub fn pending(want: &Desired, seen: &Seen) -> Option<Domain> {
     let shape = want.shape.as_ref().ok()?;
     let reshaped = reshaped(&seen.config, shape, &seen.targets);
-    (!same(&reshaped, &seen.config)).then_some(reshaped)
+    (!same(&reshaped, &seen.config)).then(|| signed(reshaped))
 }
 
-/// Names of the fields in which the running guest differs from the manifest.
-pub fn waiting_for_restart(want: &Desired, seen: &Seen) -> Vec<&'static str> {
+/// What brings a running guest closer to the manifest without stopping it.
+pub fn live(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
+    let (Ok(shape), Some(live)) = (&want.shape, &seen.live) else {
+        return Next::Done;
+    };
+    let goal = reshaped(&seen.config, shape, &seen.targets);
+    // Somebody undefined it, or changed what is ours: it would be lost, or be another, at the next start.
+    if !seen.persistent || is_drifted(seen) {
+        return Next::Do(Step::Redefine(Box::new(signed(goal))));
+    }
+    let disks = definition(&goal, &seen.config, live);
+    if by_name(&disks) != by_name(&seen.config.disks) {
+        return Next::Do(Step::Redefine(Box::new(signed(Domain { disks, ..seen.config.clone() }))));
+    }
+    if let Some(new) = seen.config.disks.iter().find(|disk| find(&live.disks, &disk.name).is_none()) {
+        return Next::Do(Step::Attach { disk: new.name.clone() });
+    }
+    detach(&goal, live, seen, now)
+}
+
+/// The disks of a running guest's definition: a disk that stays keeps its own until the next start, a new one is there, an old one is not.
+fn definition(goal: &Domain, config: &Domain, live: &Domain) -> Vec<Disk> {
+    let kept = |new: &Disk| find(&live.disks, &new.name).map(|old| find(&config.disks, &new.name).unwrap_or(old));
+    goal.disks.iter().map(|new| kept(new).unwrap_or(new).clone()).collect()
+}
+
+fn detach(goal: &Domain, live: &Domain, seen: &Seen, now: Timestamp) -> Next {
+    let mut waits = Vec::new();
+    for disk in live.disks.iter().filter(|disk| find(&goal.disks, &disk.name).is_none()) {
+        let again = seen.detaching.get(&disk.name).map(|asked| *asked + ASK_AGAIN);
+        match again.filter(|again| now < *again) {
+            // A guest that is booting, or has no driver yet, drops the request: it is repeated.
+            None => return Next::Do(Step::Detach { disk: disk.name.clone() }),
+            Some(again) => waits.push((again, disk.name.clone())),
+        }
+    }
+    match waits.iter().map(|(again, _)| *again).min() {
+        None => Next::Done,
+        until => Next::Wait { until, why: Why::Detach(waits.into_iter().map(|(_, name)| name).collect()) },
+    }
+}
+
+/// What the running guest does not have yet.
+pub fn waiting(want: &Desired, seen: &Seen) -> Vec<PendingChange> {
     let (Ok(shape), Some(live)) = (&want.shape, &seen.live) else {
         return Vec::new();
     };
     let goal = reshaped(&seen.config, shape, &seen.targets);
-    let guest_cpu = &seen.config.cpu;
-    [
-        ("spec.cpu.cores", goal.vcpus != live.vcpus),
-        // The live domain shows the processor that the model was turned into.
-        ("spec.cpu.model", goal.cpu != *guest_cpu),
-        ("spec.memory.size", goal.memory_kib != live.memory_kib),
-        ("spec.accelerator", goal.accelerator != live.accelerator),
-        ("spec.kernelBoot", goal.kernel != live.kernel),
-        ("spec.disks", sorted(&goal.disks, |d| &d.name) != sorted(&live.disks, |d| &d.name)),
-        ("spec.interfaces", sorted(&goal.interfaces, |n| &n.name) != sorted(&live.interfaces, |n| &n.name)),
-        ("spec.guestAgent", goal.guest_agent != live.guest_agent),
-    ]
-    .into_iter()
-    .filter_map(|(field, differs)| differs.then_some(field))
-    .collect()
+    // The live domain shows the processor that the model was turned into.
+    let live = Domain { cpu: seen.config.cpu.clone(), ..live.clone() };
+    differences(&live, &goal)
+        .into_iter()
+        .map(|Difference { field, disk, current, desired }| {
+            let is_there = |of: &Domain| disk.as_ref().is_some_and(|name| find(&of.disks, name).is_some());
+            let (apply, reason) = match (is_there(&live), is_there(&goal)) {
+                (true, false) => (Apply::Live, "the guest has not let go of it yet"),
+                (false, true) => (Apply::Live, "it is being attached"),
+                (true, true) | (false, false) => (Apply::Restart, "it cannot be changed while the guest runs"),
+            };
+            PendingChange { path: field, current, desired, apply, reason: reason.into() }
+        })
+        .collect()
+}
+
+/// What somebody else changed in our part of the definition, as sentences for users; empty when nobody did.
+pub fn drift(want: &Desired, seen: &Seen) -> Vec<String> {
+    let Ok(shape) = &want.shape else { return Vec::new() };
+    if !seen.persistent {
+        return vec!["the domain had been undefined".into()];
+    }
+    if !is_drifted(seen) {
+        return Vec::new();
+    }
+    let goal = reshaped(&seen.config, shape, &seen.targets);
+    let told = |d: Difference| format!("{} had been changed to {}, it is {} again", d.field, d.current, d.desired);
+    differences(&seen.config, &goal).into_iter().map(told).collect()
+}
+
+/// Whether the definition is other than we left it.
+fn is_drifted(seen: &Seen) -> bool {
+    seen.mark.applied.as_ref().is_some_and(|known| *known != digest(&seen.config))
+}
+
+/// The domain with the digest of itself in its mark.
+fn signed(domain: Domain) -> Domain {
+    let applied = Some(digest(&domain));
+    Domain { mark: domain.mark.clone().map(|mark| Mark { applied, ..mark }), ..domain }
+}
+
+/// Of what we own, but for what libvirt chooses at a definition. Another version of ours may digest otherwise: then a definition that is as
+/// wanted is written once more, and nobody is told of a change.
+fn digest(domain: &Domain) -> String {
+    let ours = Domain { machine: String::new(), ..ordered(domain) };
+    Sha256::digest(format!("{ours:?}").as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn find<'a>(disks: &'a [Disk], name: &str) -> Option<&'a Disk> {
+    disks.iter().find(|disk| disk.name == name)
 }
 
 fn disks(shape: &Shape, kept: &[Disk], taken: &[String]) -> Vec<Disk> {
@@ -126,19 +212,19 @@ fn target_name(index: usize) -> String {
 
 /// Equal, whatever the order of disks and interfaces, and apart from the mark.
 fn same(a: &Domain, b: &Domain) -> bool {
-    let ordered = |domain: &Domain| Domain {
-        mark: None,
-        disks: sorted(&domain.disks, |d| &d.name),
-        interfaces: sorted(&domain.interfaces, |n| &n.name),
-        ..domain.clone()
-    };
     ordered(a) == ordered(b)
 }
 
-fn sorted<T: Clone>(items: &[T], name: impl Fn(&T) -> &String) -> Vec<T> {
-    let mut items = items.to_vec();
-    items.sort_by(|a, b| name(a).cmp(name(b)));
-    items
+fn ordered(domain: &Domain) -> Domain {
+    let mut interfaces = domain.interfaces.clone();
+    interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+    Domain { mark: None, disks: by_name(&domain.disks), interfaces, ..domain.clone() }
+}
+
+fn by_name(disks: &[Disk]) -> Vec<Disk> {
+    let mut disks = disks.to_vec();
+    disks.sort_by(|a, b| a.name.cmp(&b.name));
+    disks
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub struct Grace {
 }
 
 /// A guest that is still booting drops the request: it is repeated.
-const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(20);
+pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(20);
 /// First pause between failing starts; doubled each time.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
@@ -45,7 +45,7 @@ pub fn next(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
         (Power::On, State::Off(cause)) => revive(want, seen, cause, now),
         (Power::Off, State::Off(_)) => rest(want, seen),
         (Power::On, State::Running) if restart_asked(want, seen) => shut_down(&want.shutdown, seen, now),
-        (Power::On, State::Running) => run(seen, now),
+        (Power::On, State::Running) => run(want, seen, now),
         // Somebody paused it, its disk is full, or it panicked: its state is worth keeping; status tells.
         (Power::On, State::Paused | State::Crashed | State::ShuttingDown) => Next::Done,
         (Power::Off, State::Running | State::Paused | State::Crashed | State::ShuttingDown) => {
@@ -65,9 +65,9 @@ pub fn restart_asked(want: &Desired, seen: &Seen) -> bool {
 }
 
 /// What to do for a guest that runs as it should.
-fn run(seen: &Seen, now: Timestamp) -> Next {
+fn run(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     match seen.mark.run {
-        Run::Started => Next::Done,
+        Run::Started => changes::live(want, seen, now),
         // The wish to stop was taken back, but the guest may still follow it.
         Run::Stopping { since } if now < since + ASK_AGAIN => {
             Next::Wait { until: Some(since + ASK_AGAIN), why: Why::Shutdown }

@@ -4,7 +4,7 @@ use super::power::{self, Power};
 use super::{Cause, Desired, Goal, Invalid, Next, Observed, Seen, State, Step, Why, changes};
 use crds::conditions::{Builder, Status, Type};
 use crds::virtual_machine::{
-    DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus, VirtualMachineStatus,
+    Apply, DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus, VirtualMachineStatus,
 };
 use crds::{Condition, Teardown, quantity};
 use jiff::Timestamp;
@@ -107,6 +107,10 @@ pub fn status(look: &Look<'_>) -> VirtualMachineStatus {
         started_at: domain.and_then(|seen| started_at(look, seen)),
         disks: current.map(disks).unwrap_or_default(),
         interfaces: current.map(|d| interfaces(d, look.guest)).unwrap_or_default(),
+        pending_changes: match (look.goal, domain) {
+            (Ok(Goal::Exist(want)), Some(seen)) => changes::waiting(want, seen),
+            (Ok(_) | Err(_), _) => Vec::new(),
+        },
         guest: look.guest.map(|guest| GuestStatus { hostname: guest.hostname.clone(), os: guest.os.clone() }),
         teardown: teardown(look),
         conditions: conditions(look, domain, &verdict),
@@ -135,20 +139,31 @@ struct Verdict {
     ready: bool,
     reason: &'static str,
     message: String,
-    stalled: bool,
+    progress: Progress,
+}
+
+/// Whether something is still to come.
+enum Progress {
+    /// Nothing.
+    Settled,
+    /// Work is under way: reason and message.
+    UnderWay(&'static str, String),
+    /// Nothing, until the manifest changes.
+    Stalled,
 }
 
 impl Verdict {
     fn ready(phase: MachinePhase, reason: &'static str) -> Self {
-        Verdict { phase, ready: true, reason, message: String::new(), stalled: false }
+        Verdict { phase, ready: true, reason, message: String::new(), progress: Progress::Settled }
     }
 
     fn busy(phase: MachinePhase, reason: &'static str, message: impl Into<String>) -> Self {
-        Verdict { phase, ready: false, reason, message: message.into(), stalled: false }
+        let message = message.into();
+        Verdict { phase, ready: false, reason, message: message.clone(), progress: Progress::UnderWay(reason, message) }
     }
 
     fn stalled(phase: MachinePhase, reason: &'static str, message: impl Into<String>) -> Self {
-        Verdict { phase, ready: false, reason, message: message.into(), stalled: true }
+        Verdict { phase, ready: false, reason, message: message.into(), progress: Progress::Stalled }
     }
 }
 
@@ -193,7 +208,7 @@ fn of_domain(want: &Desired, seen: &Seen, next: &Next) -> Verdict {
         (_, State::Running | State::ShuttingDown) if stopping => {
             Verdict::busy(MachinePhase::Stopping, "ShuttingDown", "the guest was asked to shut down")
         }
-        (Power::On, State::Running) => Verdict::ready(MachinePhase::Running, "Running"),
+        (Power::On, State::Running) => of_running(want, next),
         (Power::On, State::ShuttingDown) => {
             Verdict::busy(MachinePhase::Stopping, "ShuttingDown", "the guest is shutting down")
         }
@@ -207,6 +222,19 @@ fn of_domain(want: &Desired, seen: &Seen, next: &Next) -> Verdict {
         (Power::Off, State::Off(_)) => Verdict::ready(MachinePhase::Stopped, "Stopped"),
         (Power::On, State::Off(cause)) => of_stopped(seen, cause, next),
     }
+}
+
+/// The guest runs, which is what matters; that a part of the manifest is still on its way is told beside it.
+fn of_running(want: &Desired, next: &Next) -> Verdict {
+    let progress = match (&want.shape, next) {
+        (Err(waiting), _) => Progress::UnderWay("VolumesNotReady", waiting.to_string()),
+        (Ok(_), Next::Wait { why: Why::Detach(disks), .. }) => Progress::UnderWay(
+            "Detaching",
+            format!("the guest has not let go of disk {}; is it still mounted there?", disks.join(", ")),
+        ),
+        (Ok(_), Next::Done | Next::Do(_) | Next::Wait { .. } | Next::Refuse { .. }) => Progress::Settled,
+    };
+    Verdict { progress, ..Verdict::ready(MachinePhase::Running, "Running") }
 }
 
 fn of_stopped(seen: &Seen, cause: Cause, next: &Next) -> Verdict {
@@ -229,9 +257,10 @@ fn of_stopped(seen: &Seen, cause: Cause, next: &Next) -> Verdict {
 fn waiting_for(next: &Next) -> String {
     match next {
         Next::Wait { why: Why::Volumes(waiting), .. } => waiting.to_string(),
-        Next::Wait { why: Why::Shutdown | Why::Backoff, .. } | Next::Done | Next::Do(_) | Next::Refuse { .. } => {
-            String::new()
-        }
+        Next::Wait { why: Why::Shutdown | Why::Backoff | Why::Detach(_), .. }
+        | Next::Done
+        | Next::Do(_)
+        | Next::Refuse { .. } => String::new(),
     }
 }
 
@@ -241,6 +270,7 @@ fn failed_phase(step: &Step) -> MachinePhase {
         Step::Redefine(_) | Step::Mark(_) | Step::Unmark | Step::Start | Step::SetAutostart(_) => {
             MachinePhase::Starting
         }
+        Step::Attach { .. } | Step::Detach { .. } => MachinePhase::Running,
         Step::AskShutdown(_) | Step::Destroy => MachinePhase::Stopping,
         Step::Undefine => MachinePhase::Terminating,
     }
@@ -251,6 +281,8 @@ fn failed_reason(step: &Step) -> &'static str {
         Step::Define(_) | Step::Redefine(_) => "DefineFailed",
         Step::Mark(_) | Step::Unmark => "MarkFailed",
         Step::Start => "StartFailed",
+        Step::Attach { .. } => "AttachFailed",
+        Step::Detach { .. } => "DetachFailed",
         Step::AskShutdown(_) => "ShutdownFailed",
         Step::Destroy => "DestroyFailed",
         Step::Undefine => "UndefineFailed",
@@ -259,16 +291,22 @@ fn failed_reason(step: &Step) -> &'static str {
 }
 
 fn conditions(look: &Look<'_>, domain: Option<&Seen>, verdict: &Verdict) -> Vec<Condition> {
-    let Verdict { ready, reason, message, stalled, phase: _ } = verdict;
+    let Verdict { ready, reason, message, progress, phase: _ } = verdict;
+    let (under_way, stalled) = match progress {
+        Progress::Settled => (None, false),
+        Progress::UnderWay(reason, message) => (Some((*reason, message.clone())), false),
+        Progress::Stalled => (None, true),
+    };
+    let (busy_reason, busy_message) = under_way.clone().unwrap_or_default();
     let want = match look.goal {
         Ok(Goal::Exist(want)) => Some(&**want),
         Ok(Goal::Vanish(_)) | Err(_) => None,
     };
     let mut list = Builder::new(&look.previous.conditions, look.generation, look.now)
         .set(Type::Ready, Status::from(*ready), reason, message.clone())
-        .set_while(!ready && !stalled, Type::Reconciling, reason, message.clone())
-        .set_while(*stalled, Type::Stalled, reason, message.clone())
-        .set_while(*stalled && *reason == "Conflict", Type::Conflict, reason, message.clone());
+        .set_while(under_way.is_some(), Type::Reconciling, busy_reason, busy_message)
+        .set_while(stalled, Type::Stalled, reason, message.clone())
+        .set_while(stalled && *reason == "Conflict", Type::Conflict, reason, message.clone());
     if let Some(want) = want {
         let waiting = want.shape.as_ref().err().map(ToString::to_string).unwrap_or_default();
         let there = want.shape.is_ok();
@@ -280,8 +318,12 @@ fn conditions(look: &Look<'_>, domain: Option<&Seen>, verdict: &Verdict) -> Vec<
         );
     }
     if let (Some(want), Some(seen)) = (want, domain) {
-        let fields = changes::waiting_for_restart(want, seen);
-        let message = format!("these wait for the next start: {}", fields.join(", "));
+        let waiting = changes::waiting(want, seen).into_iter().filter(|change| change.apply == Apply::Restart);
+        let fields: Vec<_> = waiting.map(|change| change.path).collect();
+        let message = format!(
+            "these wait for the next start: {}; annotate the machine with virtfleet.dev/restartedAt to restart it",
+            fields.join(", ")
+        );
         list = list.set_while(!fields.is_empty(), Type::RestartRequired, "ChangesPending", message);
         if seen.config.guest_agent {
             let connected = seen.agent_connected;

@@ -6,6 +6,7 @@
 use super::power::{Grace, Power, Restart};
 use super::validate::{DiskShape, Shape, Waiting};
 use super::*;
+use crds::virtual_machine::Apply;
 use jiff::SignedDuration;
 use libvirt_xml::{Accelerator, Cpu, DiskFormat, Owner, Run};
 use proptest::prelude::*;
@@ -53,18 +54,33 @@ fn shape(memory_mib: u64) -> Shape {
     }
 }
 
+fn disk(name: &str, target: &str) -> libvirt_xml::Disk {
+    let root = changes::new_domain(&want(Power::On), &shape(1)).disks[0].clone();
+    libvirt_xml::Disk { name: name.into(), target: target.into(), file: format!("/pool/{name}"), ..root }
+}
+
+fn with_disks(shape: Shape, count: usize) -> Shape {
+    let mut shape = shape;
+    let root = shape.disks[0].clone();
+    let new = |name: &&str| DiskShape { name: (*name).into(), file: format!("/pool/{name}"), ..root.clone() };
+    shape.disks.extend(["data", "more"].iter().take(count).map(new));
+    shape
+}
+
 /// One domain on a model host, and how often each kind of effect was carried out.
 #[derive(Clone, Debug)]
 struct Model {
     domain: Option<Seen>,
     /// Whether the guest answers a request to shut down.
     obeys: bool,
+    /// Whether it lets go of a disk.
+    lets_go: bool,
     counts: BTreeMap<&'static str, u32>,
 }
 
 impl Model {
     fn empty() -> Model {
-        Model { domain: None, obeys: true, counts: BTreeMap::new() }
+        Model { domain: None, obeys: true, lets_go: true, counts: BTreeMap::new() }
     }
 
     fn with(mark: Mark, state: State) -> Model {
@@ -82,13 +98,18 @@ impl Model {
             persistent: true,
             agent_connected: false,
             asked: None,
+            detaching: BTreeMap::new(),
             failures: Failures::default(),
         };
         Model { domain: Some(seen), ..Model::empty() }
     }
 
     fn observe(&self) -> Observed {
-        self.domain.clone().map_or(Observed::Absent, |seen| Observed::Ours(Box::new(seen)))
+        let Some(mut seen) = self.domain.clone() else { return Observed::Absent };
+        let disks = seen.config.disks.iter().chain(seen.live.iter().flat_map(|live| &live.disks));
+        let targets: std::collections::BTreeSet<_> = disks.map(|disk| disk.target.clone()).collect();
+        seen.targets.extend(targets);
+        Observed::Ours(Box::new(seen))
     }
 
     fn execute(&mut self, step: &Step, now: Timestamp) {
@@ -105,12 +126,14 @@ impl Model {
             }
             Step::Redefine(domain) => {
                 let seen = self.seen();
-                assert!(matches!(seen.state, State::Off(_)), "redefined while it runs");
-                seen.config = (**domain).clone();
+                assert_eq!(seen.config.uuid, domain.uuid);
+                (seen.config, seen.persistent) = ((**domain).clone(), true);
+                seen.mark = seen.config.mark.clone().expect("a definition keeps its mark");
                 "redefine"
             }
             Step::Mark(mark) => {
-                self.seen().mark = mark.clone();
+                let seen = self.seen();
+                (seen.mark, seen.config.mark) = (mark.clone(), Some(mark.clone()));
                 "mark"
             }
             Step::Unmark => {
@@ -122,6 +145,24 @@ impl Model {
                 assert!(matches!(seen.state, State::Off(_)), "started twice");
                 (seen.state, seen.live, seen.id) = (State::Running, Some(seen.config.clone()), Some(8));
                 "start"
+            }
+            Step::Attach { disk } => {
+                let seen = self.seen();
+                let new = seen.config.disks.iter().find(|d| d.name == *disk).expect("in the definition").clone();
+                let live = &mut seen.live.as_mut().expect("it runs").disks;
+                assert!(live.iter().all(|d| d.target != new.target && d.name != new.name), "{new:?} beside {live:?}");
+                live.push(new);
+                "attach"
+            }
+            Step::Detach { disk } => {
+                let lets_go = self.lets_go;
+                let seen = self.seen();
+                assert!(seen.config.disks.iter().all(|d| d.name != *disk), "the next start would bring it back");
+                seen.detaching.insert(disk.clone(), now);
+                if lets_go {
+                    seen.live.as_mut().expect("it runs").disks.retain(|d| d.name != *disk);
+                }
+                "detach"
             }
             Step::AskShutdown(_) => {
                 let obeys = self.obeys;
@@ -159,6 +200,7 @@ impl Model {
     fn crash(&mut self) {
         if let Some(seen) = &mut self.domain {
             (seen.asked, seen.failures) = (None, Failures::default());
+            seen.detaching.clear();
         }
     }
 
@@ -191,7 +233,7 @@ fn exist(want: &Desired) -> Goal {
 }
 
 fn mark(run: Run) -> Mark {
-    Mark { owner: owner("new"), domain: "new".into(), run, restarted_at: None }
+    Mark { owner: owner("new"), domain: "new".into(), run, restarted_at: None, applied: None }
 }
 
 #[test]
@@ -248,11 +290,13 @@ fn an_edit_of_a_running_guest_waits_for_its_next_start() {
     let mut host = Model::with(mark(Run::Started), State::Running);
     host.settle(&exist(&wanted), false);
     assert_eq!(host.counts, BTreeMap::from([("autostart", 1)]));
-    assert_eq!(changes::waiting_for_restart(&wanted, host.seen()), ["spec.memory.size"]);
+    let waiting = changes::waiting(&wanted, host.seen());
+    assert_eq!((waiting[0].path.as_str(), waiting[0].apply), ("spec.memory.size", Apply::Restart));
+    assert_eq!((waiting[0].current.as_str(), waiting[0].desired.as_str()), ("1Gi", "2Gi"));
     wanted.restarted_at = Some("once".into());
     host.settle(&exist(&wanted), false);
     assert_eq!(host.seen().live.clone().unwrap().memory_kib, 2048 * 1024);
-    assert!(changes::waiting_for_restart(&wanted, host.seen()).is_empty());
+    assert!(changes::waiting(&wanted, host.seen()).is_empty());
 }
 
 #[test]
@@ -402,6 +446,80 @@ fn a_disk_keeps_its_target_and_a_new_one_gets_a_free_one() {
     assert_eq!(targets, [("data", "vdc"), ("root", "vda")]);
 }
 
+#[test]
+fn a_disk_that_is_added_or_taken_away_follows_while_the_guest_runs() {
+    let mut host = Model::with(mark(Run::Started), State::Running);
+    let more = Desired { shape: Ok(with_disks(shape(1024), 2)), ..want(Power::On) };
+    host.settle(&exist(&more), true);
+    assert_eq!(host.counts, BTreeMap::from([("redefine", 1), ("attach", 2), ("autostart", 1)]));
+    assert_eq!(host.seen().live.clone().unwrap().disks, host.seen().config.disks);
+    host.settle(&exist(&want(Power::On)), true);
+    assert_eq!((host.counts["detach"], host.seen().live.clone().unwrap().disks.len()), (2, 1));
+    assert!(!host.counts.contains_key("ask"));
+}
+
+#[test]
+fn a_guest_that_does_not_let_go_of_a_disk_is_asked_again_and_its_start_is_without_it() {
+    let mut host = Model::with(mark(Run::Started), State::Running);
+    host.lets_go = false;
+    host.seen().live.as_mut().unwrap().disks.push(disk("data", "vdb"));
+    host.seen().autostart = true;
+    let look = |host: &Model, at| next(&exist(&want(Power::On)), &host.observe(), at);
+    let Next::Do(step) = look(&host, now()) else { panic!("not asked") };
+    host.execute(&step, now());
+    let waits = look(&host, now());
+    let Next::Wait { until: Some(until), why: Why::Detach(disks) } = &waits else { panic!("{waits:?}") };
+    assert_eq!(disks, &["data"]);
+    assert_eq!(until.duration_since(now()), power::ASK_AGAIN);
+    assert_eq!(changes::waiting(&want(Power::On), host.seen())[0].apply, Apply::Live);
+    assert_eq!(look(&host, *until), Next::Do(Step::Detach { disk: "data".into() }));
+}
+
+#[test]
+fn a_new_disk_takes_no_target_that_the_guest_has_not_let_go_of() {
+    let mut host = Model::with(mark(Run::Started), State::Running);
+    host.seen().live.as_mut().unwrap().disks.push(disk("old", "vdb"));
+    host.seen().targets = vec!["vda".into(), "vdb".into()];
+    host.settle(&exist(&Desired { shape: Ok(with_disks(shape(1024), 1)), ..want(Power::On) }), false);
+    assert_eq!(host.seen().config.disks[1].target, "vdc");
+}
+
+#[test]
+fn another_volume_of_a_disk_waits_for_the_next_start() {
+    let mut wanted = want(Power::On);
+    wanted.shape.as_mut().unwrap().disks[0].file = "/pool/other".into();
+    let mut host = Model::with(mark(Run::Started), State::Running);
+    host.settle(&exist(&wanted), false);
+    assert_eq!(host.counts, BTreeMap::from([("autostart", 1)]));
+    let waiting = changes::waiting(&wanted, host.seen());
+    assert_eq!((waiting[0].path.as_str(), waiting[0].apply), ("spec.disks[root]", Apply::Restart));
+}
+
+#[test]
+fn what_somebody_changed_in_a_definition_is_told_and_put_back_and_the_guest_runs_on() {
+    let mut host = Model::empty();
+    host.settle(&exist(&want(Power::On)), false);
+    host.seen().config.vcpus = 7;
+    let told = changes::drift(&want(Power::On), host.seen());
+    assert_eq!(told, ["spec.cpu.cores had been changed to 7, it is 1 again"]);
+    host.settle(&exist(&want(Power::On)), true);
+    assert_eq!((host.seen().config.vcpus, host.counts["start"], host.counts["redefine"]), (1, 1, 1));
+    assert!(changes::drift(&want(Power::On), host.seen()).is_empty());
+    // An edit of the manifest is no drift, neither before nor after it took effect.
+    let edited = Desired { shape: Ok(shape(2048)), ..want(Power::On) };
+    host.settle(&exist(&edited), false);
+    assert!(changes::drift(&edited, host.seen()).is_empty() && host.counts["redefine"] == 1);
+}
+
+#[test]
+fn a_running_domain_that_somebody_undefined_is_defined_again() {
+    let mut host = Model::empty();
+    host.settle(&exist(&want(Power::On)), false);
+    host.seen().persistent = false;
+    host.settle(&exist(&want(Power::On)), false);
+    assert!(host.seen().persistent && host.counts["start"] == 1);
+}
+
 fn any_run() -> impl Strategy<Value = Run> {
     prop_oneof![
         Just(Run::Stopped),
@@ -432,6 +550,7 @@ prop_compose! {
         autostart: bool,
         destroy in Just(true),
         memory in prop_oneof![Just(1024u64), Just(2048)],
+        disks in 0..3usize,
         teardown in proptest::option::of(prop_oneof![
             Just(TeardownPolicy::Delete), Just(TeardownPolicy::Orphan), Just(TeardownPolicy::Keep), Just(TeardownPolicy::Retain)
         ]),
@@ -444,7 +563,7 @@ prop_compose! {
                 restarted_at,
                 autostart,
                 shutdown: Grace { timeout: SignedDuration::from_secs(60), destroy },
-                shape: Ok(shape(memory)),
+                shape: Ok(with_disks(shape(memory), disks)),
                 ..want(Power::On)
             }),
         }
@@ -459,13 +578,21 @@ prop_compose! {
         obeys: bool,
         autostart: bool,
         uid in prop_oneof![Just("new"), Just("old")],
+        drifted: bool,
+        disks in prop_oneof![Just(Vec::new()), Just(vec![disk("data", "vdb")]), Just(vec![disk("logs", "vdc"), disk("data", "vdb")])],
     ) -> Model {
         if !there {
             return Model { obeys, ..Model::empty() };
         }
-        let mut host = Model::with(Mark { owner: owner(uid), domain: uid.into(), run, restarted_at: None }, state);
+        let applied = drifted.then(|| "of another definition".to_owned());
+        let mark = Mark { owner: owner(uid), domain: uid.into(), run, restarted_at: None, applied };
+        let mut host = Model::with(mark, state);
         host.obeys = obeys;
-        host.seen().autostart = autostart;
+        let seen = host.seen();
+        seen.autostart = autostart;
+        if let Some(live) = &mut seen.live {
+            live.disks = [live.disks.clone(), disks].concat();
+        }
         host
     }
 }

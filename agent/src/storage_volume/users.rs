@@ -1,0 +1,90 @@
+//! Who names a volume's file: domains of this host, whosever they are, and machines that another host may run.
+
+use crate::context::Context;
+use crds::storage_volume::StorageVolume;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use libvirt::DomainDetail;
+use libvirt_xml::{Facts, facts};
+use plan::names;
+use plan::storage_volume::{How, User};
+use shell::Error;
+use std::path::{Path, PathBuf};
+
+/// All of them, sorted.
+///
+/// # Errors
+/// libvirt's answer.
+pub async fn users(context: &Context, volume: &StorageVolume, path: &Path) -> Result<Vec<User>, Error> {
+    let mut users = Vec::new();
+    for domain in context.libvirt.domains().await.map_err(passing)? {
+        let Some(detail) = context.libvirt.domain(&domain.uuid).await.map_err(passing)? else { continue };
+        let ours = context.marks.owner(&domain.uuid).is_some_and(|owner| owner.cluster == context.cluster);
+        let how = how(&detail, path, ours)?;
+        users.extend(how.map(|how| User { domain: domain.name, how }));
+    }
+    users.extend(machines(context, volume));
+    users.sort();
+    users.dedup();
+    Ok(users)
+}
+
+/// A file of this volume's name in a domain with our mark of the same namespace.
+///
+/// # Errors
+/// libvirt's answer.
+pub async fn adopted(
+    context: &Context,
+    namespace: &str,
+    is_ours: impl Fn(&PathBuf) -> bool,
+) -> Result<Option<PathBuf>, Error> {
+    for uuid in context.marks.of_namespace(&context.cluster, namespace) {
+        let Some(detail) = context.libvirt.domain(&uuid).await.map_err(passing)? else { continue };
+        let files = both(&detail)?.into_iter().flat_map(|facts| facts.files).map(PathBuf::from);
+        if let Some(path) = files.into_iter().find(&is_ours) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn how(detail: &DomainDetail, path: &Path, ours: bool) -> Result<Option<How>, Error> {
+    let is = |file: &String| Path::new(file) == path;
+    let all = both(detail)?;
+    if all.iter().flat_map(|facts| &facts.disks).any(|disk| disk.below.iter().any(is)) {
+        return Ok(Some(How::BelowOverlay));
+    }
+    // The second is what runs.
+    let open = all.get(1).and_then(|live| live.disks.iter().find(|disk| is(&disk.file)));
+    Ok(match open {
+        Some(disk) if ours => Some(How::Runs { uuid: detail.summary.uuid.clone(), target: disk.target.clone() }),
+        Some(_) => Some(How::RunsForeign),
+        None => all.iter().flat_map(|facts| &facts.files).any(is).then_some(How::Off),
+    })
+}
+
+/// In a shared pool the domain may be another host's.
+fn machines(context: &Context, volume: &StorageVolume) -> Vec<User> {
+    let namespace = volume.namespace().unwrap_or_default();
+    let pool = context.stores.pools.get(&ObjectRef::new(&volume.spec.storage_pool));
+    let shared = pool.is_none_or(|pool| pool.spec.shared);
+    let here = |name: &str| context.stores.machines.get(&ObjectRef::new(name).within(&namespace)).is_some();
+    let names = volume.status.iter().flat_map(|status| &status.used_by);
+    names
+        .map(|name| User {
+            domain: names::domain(&namespace, name),
+            how: if shared && !here(name) { How::Elsewhere } else { How::Off },
+        })
+        .collect()
+}
+
+/// What the definition tells, and what runs.
+fn both(detail: &DomainDetail) -> Result<Vec<Facts>, Error> {
+    let xml = [Some(&detail.inactive_xml), detail.live_xml.as_ref()];
+    let all = xml.into_iter().flatten().map(|xml| facts(xml)).collect::<Result<Vec<_>, _>>();
+    all.map_err(|error| Error::Passing { act: "read a domain", message: error.to_string() })
+}
+
+fn passing(error: libvirt::Error) -> Error {
+    Error::Passing { act: "ask libvirt", message: error.to_string() }
+}
