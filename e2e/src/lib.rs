@@ -8,6 +8,7 @@ pub mod down;
 pub mod environment;
 pub mod host;
 pub mod images;
+pub mod in_guest;
 pub mod install;
 pub mod keeper;
 pub mod net;

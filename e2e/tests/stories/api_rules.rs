@@ -116,7 +116,8 @@ async fn what_is_fixed_at_creation_stays_so() {
         (json!({"host": "node-a"}), "host cannot be changed"),
         (json!({"format": "Raw"}), "format cannot be changed"),
         (json!({"allocation": "Full"}), "allocation cannot be changed"),
-        (json!({"capacity": "2Gi"}), "capacity cannot be changed"),
+        (json!({"capacity": "512Mi"}), "capacity may only grow"),
+        (json!({"capacity": null}), "capacity is required"),
         (json!({"source": {"http": {"url": "http://a/b", "insecure": true}}}), "source cannot be changed"),
     ] {
         let patch = Patch::Merge(json!({"spec": change}));
@@ -124,6 +125,7 @@ async fn what_is_fixed_at_creation_stays_so() {
         let refusal = refused.unwrap_err().to_string();
         assert!(refusal.contains(words), "{change}: {refusal}");
     }
+    story.patch::<crds::StorageVolume>("disk", json!({"spec": {"capacity": "2Gi"}})).await;
     let larger = json!({"spec": {"storagePool": "nowhere", "capacity": "6Gi"}});
     let patch = Patch::Merge(json!({"spec": {"disks": [{"name": "a", "volumeTemplate": larger}]}}));
     let refused = story.api::<VirtualMachine>().patch("web", &PatchParams::default(), &patch).await;

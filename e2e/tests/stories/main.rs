@@ -1,7 +1,6 @@
 //! What users do and what becomes of it, on a real API server, real libvirtd and real guests: one file a story. `e2e/stories.sh` brings
 //! the bed up.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-
 mod agent_killed;
 mod api_rules;
 mod api_server_gone;
@@ -11,6 +10,7 @@ mod crds_deleted;
 mod create_and_boot;
 mod examples;
 mod foreign_domain;
+mod growth;
 mod guest_stops_itself;
 mod host_lost;
 mod identity;
@@ -18,11 +18,13 @@ mod idle_fleet;
 mod imports;
 mod killed_from_outside;
 mod libvirtd_restarted;
+mod live_disks;
 mod no_host_fits;
 mod nodes;
 mod orphaned;
 mod pools;
 mod probes;
+mod same_second;
 mod status_wiped;
 mod stop_and_start;
 mod template_volume;
