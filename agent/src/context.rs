@@ -14,6 +14,7 @@ use kube::runtime::reflector::Store;
 use libvirt::Libvirt;
 use libvirt_xml::Capabilities;
 use shell::events::Events;
+use shell::history::History;
 use shell::metrics::Metrics;
 use shell::queue::Queue;
 use std::collections::BTreeMap;
@@ -56,6 +57,8 @@ pub struct Context {
     pub jobs: Jobs,
     /// What is known of each domain's starts and stops, by UUID.
     pub memory: Shared<BTreeMap<String, Memory>>,
+    /// What was seen of the API server's history.
+    pub history: History,
     /// What guests told.
     pub guests: Guests,
     /// Since when libvirt is away; the agent's start counts.

@@ -26,8 +26,9 @@ pub async fn beat(context: Arc<Context>) {
                 ..LeaseSpec::default()
             });
             let parameters = PatchParams::apply(MANAGER).force();
-            if let Err(error) = leases.patch(&context.host, &parameters, &Patch::Apply(&lease)).await {
-                tracing::warn!("renewing this host's Lease: {error}");
+            match leases.patch(&context.host, &parameters, &Patch::Apply(&lease)).await {
+                Ok(lease) => context.history.wrote(lease.metadata.resource_version.as_deref()),
+                Err(error) => tracing::warn!("renewing this host's Lease: {error}"),
             }
             tokio::time::sleep(EVERY).await;
         } else {

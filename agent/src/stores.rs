@@ -15,6 +15,7 @@ use kube::{Api, Client, ResourceExt};
 use libvirt::Libvirt;
 use plan::virtual_machine::uses;
 use shell::events::Events;
+use shell::history::History;
 use shell::metrics::Metrics;
 use shell::queue::{Exit, queue, work};
 use shell::watch::{Change, watch};
@@ -49,6 +50,7 @@ impl Seed {
             lanes: Lanes::default(),
             jobs: Jobs::default(),
             memory: Shared::default(),
+            history: History::default(),
             guests: Guests::default(),
             away_since: Shared::new(Some(jiff::Timestamp::now())),
             host_changed: Notify::new(),
@@ -72,15 +74,16 @@ impl Seed {
 pub async fn run(seed: Seed, events: UnboundedReceiver<libvirt::Event>) {
     let Seed { context, host, pools, volumes, machines } = seed;
     let client = || context.client.clone();
+    let history = || context.history.clone();
     let bound = || Config::default().fields(&format!("status.host={}", context.host));
     let own = Config::default().fields(&format!("metadata.name={}", context.host));
     let (c1, c2, c3, c4) = (context.clone(), context.clone(), context.clone(), context.clone());
     let watches = async {
         tokio::join!(
-            watch(Api::all(client()), own, host, move |_| host_changed(&c1)),
-            watch(Api::all(client()), Config::default(), pools.0, move |change| pool_changed(&c2, &change)),
-            watch(Api::all(client()), bound(), volumes.0, move |change| volume_changed(&c3, &change)),
-            watch(Api::all(client()), bound(), machines.0, move |change| machine_changed(&c4, &change)),
+            watch(Api::all(client()), own, history(), host, move |_| host_changed(&c1)),
+            watch(Api::all(client()), Config::default(), history(), pools.0, move |change| pool_changed(&c2, &change)),
+            watch(Api::all(client()), bound(), history(), volumes.0, move |change| volume_changed(&c3, &change)),
+            watch(Api::all(client()), bound(), history(), machines.0, move |change| machine_changed(&c4, &change)),
         )
     };
     let stores = &context.stores;

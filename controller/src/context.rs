@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::runtime::reflector::{ObjectRef, Store};
 use shell::events::Events;
+use shell::history::History;
 use shell::metrics::Metrics;
 use shell::queue::Queue;
 use std::collections::BTreeSet;
@@ -27,6 +28,8 @@ pub struct Context {
     pub queues: Queues,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// What was seen of the API server's history.
+    pub history: History,
     /// Events for users.
     pub events: Events,
     /// One placement at a time, with what was promised since the stores were last heard.
@@ -66,13 +69,21 @@ pub struct Queues {
 
 impl Context {
     /// Around stores that are still empty.
-    pub fn new(client: Client, args: &Args, metrics: Arc<Metrics>, stores: Stores, queues: Queues) -> Context {
+    pub fn new(
+        client: Client,
+        args: &Args,
+        metrics: Arc<Metrics>,
+        history: History,
+        stores: Stores,
+        queues: Queues,
+    ) -> Context {
         Context {
             events: Events::new(client.clone(), MANAGER, MANAGER),
             patience: Duration::from_secs(args.host_lease_seconds.into()),
             room: tokio::sync::Mutex::default(),
             lost: Mutex::default(),
             client,
+            history,
             stores,
             queues,
             metrics,

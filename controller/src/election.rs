@@ -6,6 +6,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use shell::history::History;
 use std::time::{Duration, Instant};
 
 const NAME: &str = "virtfleet-controller";
@@ -59,7 +60,7 @@ impl Election {
     }
 
     /// Renews the Lease; returns when it is lost.
-    pub async fn keep(&self, mut lease: Lease) {
+    pub async fn keep(&self, mut lease: Lease, history: &History) {
         let mut renewed = Instant::now();
         loop {
             tokio::time::sleep(self.duration / 5).await;
@@ -70,7 +71,10 @@ impl Election {
             // Others count from what they see: this process must give up earlier than they may take over.
             let left = (self.duration * 2 / 3).saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, renewal).await {
-                Ok(Ok(new)) => (lease, renewed) = (new, begun),
+                Ok(Ok(new)) => {
+                    history.wrote(new.metadata.resource_version.as_deref());
+                    (lease, renewed) = (new, begun);
+                }
                 Ok(Err(error)) if shell::error::is_code(&error, 409) => return,
                 Ok(Err(error)) => tracing::warn!("the election's Lease was not renewed: {error}"),
                 Err(_) => return,

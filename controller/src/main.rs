@@ -16,6 +16,7 @@ mod virtual_machine;
 
 use args::Args;
 use clap::Parser;
+use shell::history::History;
 use shell::metrics::Metrics;
 use shell::{client, health, logs};
 use std::collections::BTreeMap;
@@ -62,9 +63,10 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         let election = election::Election::new(&client, &args);
         let term = election.win().await;
         health.leads.store(true, Ordering::Relaxed);
-        let seed = stores::Seed::new(client.clone(), &args, health.metrics.clone());
+        let history = History::default();
+        let seed = stores::Seed::new(client.clone(), &args, health.metrics.clone(), history.clone());
         tokio::select! {
-            () = election.keep(term) => Err("another controller leads; starting anew"),
+            () = election.keep(term, &history) => Err("another controller leads; starting anew"),
             () = stores::run(seed) => Err("the watches ended"),
         }
     };

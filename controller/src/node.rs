@@ -17,10 +17,11 @@ pub async fn keep(nodes: Api<Node>, context: Arc<Context>) {
     let (sender, mut changed) = mpsc::unbounded_channel();
     let (_, writer) = store();
     let labelled = Config::default().labels(&format!("{HOST_LABEL}=true"));
-    let watching = watch(nodes, labelled, writer, move |change: Change<'_, Node>| match change {
-        Change::Seen(node) => drop(sender.send((node.name_any(), node.labels().clone()))),
-        Change::Gone(_) => {}
-    });
+    let watching =
+        watch(nodes, labelled, context.history.clone(), writer, move |change: Change<'_, Node>| match change {
+            Change::Seen(node) => drop(sender.send((node.name_any(), node.labels().clone()))),
+            Change::Gone(_) => {}
+        });
     let making = async {
         while let Some((name, labels)) = changed.recv().await {
             let known = context.stores.hosts.state().into_iter().find(|host| host.name_any() == name);

@@ -12,6 +12,7 @@ use kube::runtime::reflector::{ObjectRef, store};
 use kube::runtime::watcher::Config;
 use kube::{Api, Client, ResourceExt};
 use plan::virtual_machine::uses;
+use shell::history::History;
 use shell::metrics::Metrics;
 use shell::queue::{Exit, queue, work};
 use shell::watch::{Change, watch};
@@ -30,7 +31,7 @@ pub struct Seed {
 
 impl Seed {
     /// Makes stores and queues, and the context around them.
-    pub fn new(client: Client, args: &Args, metrics: Arc<Metrics>) -> Seed {
+    pub fn new(client: Client, args: &Args, metrics: Arc<Metrics>, history: History) -> Seed {
         let ((hosts, hosts_writer), (host_queue, host_exit)) = (store(), queue());
         let ((pools, pools_writer), (pool_queue, pool_exit)) = (store(), queue());
         let ((volumes, volumes_writer), (volume_queue, volume_exit)) = (store(), queue());
@@ -39,7 +40,7 @@ impl Seed {
         let stores = Stores { hosts, pools, volumes, machines, namespaces, leases };
         let queues = Queues { hosts: host_queue, pools: pool_queue, volumes: volume_queue, machines: machine_queue };
         Seed {
-            context: Context::new(client, args, metrics, stores, queues),
+            context: Context::new(client, args, metrics, history, stores, queues),
             hosts: (hosts_writer, host_exit),
             pools: (pools_writer, pool_exit),
             volumes: (volumes_writer, volume_exit),
@@ -55,18 +56,21 @@ pub async fn run(seed: Seed) {
     let Seed { context, hosts, pools, volumes, machines, namespaces, leases } = seed;
     let context = Arc::new(context);
     let client = || context.client.clone();
+    let history = || context.history.clone();
     let all = Config::default;
     let (c1, c2, c3, c4) = (context.clone(), context.clone(), context.clone(), context.clone());
     let (c5, c6, c7) = (context.clone(), context.clone(), context.clone());
     let watches = [
-        tokio::spawn(watch(Api::all(client()), all(), hosts.0, move |change| host_changed(&c1, change))),
-        tokio::spawn(watch(Api::all(client()), all(), pools.0, move |change| pool_changed(&c2, change))),
-        tokio::spawn(watch(Api::all(client()), all(), volumes.0, move |change| volume_changed(&c3, change))),
-        tokio::spawn(watch(Api::all(client()), all(), machines.0, move |change| machine_changed(&c4, change))),
-        tokio::spawn(watch(Api::all(client()), all(), namespaces, move |_| {
+        tokio::spawn(watch(Api::all(client()), all(), history(), hosts.0, move |change| host_changed(&c1, change))),
+        tokio::spawn(watch(Api::all(client()), all(), history(), pools.0, move |change| pool_changed(&c2, change))),
+        tokio::spawn(watch(Api::all(client()), all(), history(), volumes.0, move |change| volume_changed(&c3, change))),
+        tokio::spawn(watch(Api::all(client()), all(), history(), machines.0, move |change| {
+            machine_changed(&c4, change)
+        })),
+        tokio::spawn(watch(Api::all(client()), all(), history(), namespaces, move |_| {
             c5.queues.volumes.push_all(c5.stores.volumes.state().iter().filter(|v| host_of_volume(v).is_none()));
         })),
-        tokio::spawn(watch(Api::namespaced(client(), HOSTS_NAMESPACE), all(), leases, |_| {})),
+        tokio::spawn(watch(Api::namespaced(client(), HOSTS_NAMESPACE), all(), history(), leases, |_| {})),
         tokio::spawn(node::keep(Api::<Node>::all(client()), c6)),
     ];
     // A decision on half of what there is would be a wrong one.

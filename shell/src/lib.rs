@@ -5,6 +5,7 @@ pub mod client;
 pub mod error;
 pub mod events;
 pub mod health;
+pub mod history;
 pub mod logs;
 pub mod metrics;
 pub mod queue;
