@@ -107,8 +107,12 @@ fn header(path: &Path) -> io::Result<Vec<u8>> {
 /// Makes a blank volume.
 ///
 /// # Errors
-/// Why it could not be made; no half file is left under the volume's name.
+/// Why it could not be made; nothing of it is left.
 pub fn create(dir: &Path, want: &Desired) -> Result<(), Failure> {
+    fill(dir, want).and_then(|()| publish(dir, want)).inspect_err(|_| drop(discard(dir, &want.uid)))
+}
+
+fn fill(dir: &Path, want: &Desired) -> Result<(), Failure> {
     let part = part(dir, &want.uid);
     let file = open_part(&part, true).map_err(|error| Failure::io("make the file", &error))?;
     let capacity = want.capacity.unwrap_or_default();
@@ -122,7 +126,7 @@ pub fn create(dir: &Path, want: &Desired) -> Result<(), Failure> {
             qemu_img(&["create", "-q", "-f", "qcow2", "-o", &options], &part, &[&capacity.to_string()])?;
         }
     }
-    publish(dir, want)
+    Ok(())
 }
 
 /// Brings a part that was received whole to what is wanted, and gives it its name.
@@ -165,13 +169,13 @@ pub fn grow(path: &Path, format: Format, capacity: u64, full: bool) -> Result<()
     match format {
         Format::Raw => {
             let file = open_part(path, false).map_err(failed)?;
-            if file.metadata().map_err(failed)?.len() < capacity {
-                file.set_len(capacity).map_err(failed)?;
+            let length = || file.metadata().map(|metadata| metadata.len());
+            if full && let Err(error) = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, capacity) {
+                // Setting the length that it has gives back what was taken behind its end before the disk was full.
+                let _ = length().and_then(|length| file.set_len(length));
+                return Err(failed(error.into()));
             }
-            if full {
-                fallocate(&file, FallocateFlags::empty(), 0, capacity).map_err(|error| failed(error.into()))?;
-            }
-            Ok(())
+            if length().map_err(failed)? < capacity { file.set_len(capacity).map_err(failed) } else { Ok(()) }
         }
         // qemu-img refuses to cut a file unless it is told to, and to touch one that a guest has open.
         Format::Qcow2 => {
@@ -237,6 +241,18 @@ mod tests {
         let failure = create(dir.path(), &want).unwrap_err();
         assert!(failure.message.contains("exists"), "{failure:?}");
         assert_eq!(fs::read(dir.path().join(&want.file)).unwrap(), b"data");
+    }
+
+    #[test]
+    fn a_file_that_is_as_large_already_is_not_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        for (format, name) in [(Format::Raw, "a.raw"), (Format::Qcow2, "a.qcow2")] {
+            let want = Desired { file: name.into(), ..want(format, 4 << 20) };
+            create(dir.path(), &want).unwrap();
+            let _ = grow(&dir.path().join(name), format, 1 << 20, false);
+            let Some(Seen::There { image, .. }) = look(&dir.path().join(name)).unwrap() else { panic!() };
+            assert_eq!(image.unwrap().capacity, 4 << 20);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::files;
 use crate::jobs::Progress;
+use crds::storage_volume::Format;
 use futures::StreamExt;
 use ipnet::IpNet;
 use plan::storage_volume::{Desired, Source};
@@ -68,6 +69,8 @@ pub struct Place<'a> {
 /// A server that sends nothing for this long has stalled.
 const STALL: Duration = Duration::from_secs(30);
 const REDIRECTS: usize = 5;
+/// This part of the disk is never filled by an import.
+const RESERVE: u64 = 100;
 
 /// Receives the image and makes it the volume.
 ///
@@ -75,7 +78,12 @@ const REDIRECTS: usize = 5;
 /// Why not; whatever was received stays for the next try, unless it is known to be wrong.
 pub async fn import(place: &Place<'_>, want: &Desired, source: &Source, progress: &Progress) -> Result<(), Failure> {
     let dir = place.dir;
-    let digest = receive(place, want, source, progress).await?;
+    let digest = receive(place, want, source, progress).await.inspect_err(|failure| {
+        // A part that fills the disk would stop every guest that writes there.
+        if ["NoSpace", "CapacityTooSmall"].contains(&failure.reason) {
+            let _ = files::discard(dir, &want.uid);
+        }
+    })?;
     if let Some(expected) = &source.sha256
         && *expected != digest
     {
@@ -133,6 +141,9 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
     let note = serde_json::to_vec(&Sidecar { cluster, host, url: source.url.clone(), etag });
     fs::write(&sidecar, note.unwrap_or_default()).map_err(broken)?;
     let length = response.content_length();
+    if let Some(length) = length {
+        room(dir, want, start, length)?;
+    }
     progress.received.store(start, Ordering::Relaxed);
     progress.total.store(length.map_or(0, |length| start + length), Ordering::Relaxed);
 
@@ -155,6 +166,7 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
             }
             Ok(Some(Ok(chunk))) => chunk,
         };
+        room(dir, want, received, chunk.len() as u64)?;
         hash.update(&chunk);
         file.write_all(&chunk).map_err(broken)?;
         received += chunk.len() as u64;
@@ -165,6 +177,24 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
         return Err(Failure::new("ImportTruncated", message));
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Whether so much more may be written: an image can be larger than it says, or have no end.
+fn room(dir: &Path, want: &Desired, received: u64, more: u64) -> Result<(), Failure> {
+    if let (Format::Raw, Some(capacity)) = (want.format, want.capacity)
+        && received + more > capacity
+    {
+        let message = format!("the image is larger than spec.capacity, which is {capacity} bytes");
+        return Err(Failure::new("CapacityTooSmall", message));
+    }
+    let disk = rustix::fs::statvfs(dir).map_err(|error| Failure::io("look for room", &error.into()))?;
+    let (free, reserve) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize / RESERVE);
+    if more.saturating_add(reserve) > free {
+        let message =
+            format!("{free} bytes are free, {more} more are needed, and a hundredth of the disk is left to the guests");
+        return Err(Failure::new("NoSpace", message));
+    }
+    Ok(())
 }
 
 fn hash_all(file: &mut fs::File, hash: &mut Sha256) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Serves the guest's files over HTTP, well and badly: the first part of a path says how. Does I/O.
 //!
 //! `/guest.qcow2` as a good server does, with ranges; `/truncated/…` announces all and sends half; `/stalled/…` sends half and then nothing;
-//! `/slow/…` a mebibyte a second; `/redirect/…` leads to the plain path, `/inward/…` to this server by an address nobody allowed.
+//! `/slow/…` a mebibyte a second; `/endless/…` says no length and never ends; `/redirect/…` leads to the plain path, `/inward/…` to this server by an address nobody allowed.
 
 use crate::Result;
 use crate::run::Run;
@@ -71,6 +71,14 @@ fn answer(dir: &Path, how: &str, file: &str, headers: &HeaderMap) -> Response<Bo
             let length = rest.len();
             let code = if from.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
             (code, length, Body::from_stream(slowly(rest)))
+        }
+        "endless" => {
+            let zeros = Bytes::from(vec![0; 1 << 18]);
+            let more = stream::repeat(zeros).then(|zeros| async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Ok::<_, std::io::Error>(zeros)
+            });
+            return Response::new(Body::from_stream(more));
         }
         "redirect" | "inward" => {
             let target = if how == "redirect" { format!("/{file}") } else { format!("http://127.0.0.1:8080/{file}") };

@@ -1,6 +1,7 @@
 //! What a story needs: the bed that `VIRTFLEET_RUN` names, a namespace of its own, manifests in, what became of them out. Does I/O.
 
 use crate::host::Host as BedHost;
+use crate::program::init_of;
 use crate::run::Run;
 use crate::shell::output;
 use crate::{HOSTS, Result};
@@ -232,6 +233,17 @@ impl Story {
     /// The host's folder as seen from outside.
     pub fn outside(&self, host: &str, path: &str) -> PathBuf {
         self.bed_host(host).outside(path)
+    }
+
+    /// Runs a program within a host's namespaces, as its administrator would.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn on_host(&self, host: &str, argv: &[&str]) -> Result<String> {
+        let init = fs::read_to_string(self.run.pid_file(&init_of(host)))?;
+        let mut enter = vec!["nsenter", "-t", init.trim(), "-m", "-n", "-u", "-p"];
+        enter.extend(argv);
+        output(&enter)
     }
 
     fn bed_host(&self, host: &str) -> BedHost {
