@@ -26,10 +26,11 @@ pub enum Next {
 
 /// The next step for an object of this uid, bound or not, with the teardown that its status shows.
 pub fn next(uid: &str, decided: TeardownPolicy, bound: bool, host_exists: bool, stored: Option<&Teardown>) -> Next {
-    // What was written once holds: the agent may be half way through it.
+    // What was written once holds: the agent may be half way through it. A host that is gone is half way through nothing.
     let stored = stored.filter(|teardown| teardown.uid.as_deref() == Some(uid));
+    let given_up = decided == TeardownPolicy::Keep || (decided == TeardownPolicy::Orphan && !host_exists);
     let policy = match stored.and_then(|teardown| teardown.policy) {
-        Some(earlier) if decided != TeardownPolicy::Keep => earlier,
+        Some(earlier) if !given_up => earlier,
         Some(_) | None => decided,
     };
     let done = stored.is_some_and(|teardown| teardown.done.as_deref() == Some(uid));
@@ -76,6 +77,14 @@ mod tests {
         // Nobody can prove that the guest is gone.
         assert_eq!(next("u", policy, true, false, None), Next::Ask(asked(policy, false)));
         assert_eq!(next("u", TeardownPolicy::Orphan, true, false, None), Next::Release(TeardownPolicy::Orphan));
+    }
+
+    #[test]
+    fn a_deletion_that_waits_for_a_host_that_is_gone_ends_by_the_annotation() {
+        let stored = asked(TeardownPolicy::Delete, false);
+        let orphan = TeardownPolicy::Orphan;
+        assert_eq!(next("u", orphan, true, false, Some(&stored)), Next::Release(orphan));
+        assert_eq!(next("u", orphan, true, true, Some(&stored)), Next::Ask(stored));
     }
 
     #[test]
