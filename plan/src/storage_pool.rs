@@ -1,7 +1,7 @@
 //! A StoragePool over all of its hosts: the sum that the controller writes. Pure.
 
 use crate::placement::matches;
-use crds::conditions::{Builder, Status, Type};
+use crds::conditions::{Builder, Status, Type, is_true};
 use crds::host::{Host, HostPool, HostPoolState};
 use crds::storage_pool::{PoolHosts, StoragePool, StoragePoolStatus};
 use crds::{Quantity, Teardown, quantity};
@@ -18,6 +18,11 @@ pub fn entry<'a>(pool: &StoragePool, host: &'a Host) -> Option<&'a HostPool> {
     entries.into_iter().find(|entry| Some(&entry.uid) == pool.metadata.uid.as_ref())
 }
 
+/// Whether the host's agent and its libvirt answer.
+fn answers(host: &Host) -> bool {
+    host.status.as_ref().is_some_and(|status| is_true(&status.conditions, Type::Ready))
+}
+
 /// Sums up; `volumes`: how many StorageVolumes name it.
 pub fn status(
     pool: &StoragePool,
@@ -31,17 +36,20 @@ pub fn status(
     wanted.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     let entries: Vec<(&str, &HostPool)> =
         wanted.iter().filter_map(|host| Some((host.metadata.name.as_deref()?, entry(pool, host)?))).collect();
-    let ready: Vec<_> = entries
-        .iter()
+    // What a host said before it fell silent is no news of its pool.
+    let silent: Vec<String> =
+        wanted.iter().filter(|host| !answers(host)).filter_map(|host| host.metadata.name.clone()).collect();
+    let answering = || entries.iter().filter(|(host, _)| !silent.iter().any(|name| name == host));
+    let ready: Vec<_> = answering()
         .filter(|(_, entry)| entry.state == HostPoolState::Ready && entry.observed_generation == generation)
         .map(|(_, entry)| *entry)
         .collect();
-    let troubles: Vec<String> = entries
-        .iter()
+    let mut troubles: Vec<String> = answering()
         .filter(|(_, entry)| entry.state == HostPoolState::Failed)
         .map(|(host, entry)| format!("{host}: {}", entry.message.clone().or(entry.reason.clone()).unwrap_or_default()))
         .collect();
-    let reason = entries.iter().find_map(|(_, entry)| entry.reason.clone()).unwrap_or_else(|| "HostsNotReady".into());
+    troubles.extend(silent.iter().map(|host| format!("{host}: the host is not ready")));
+    let reason = answering().find_map(|(_, entry)| entry.reason.clone()).unwrap_or_else(|| "HostsNotReady".into());
     let none = StoragePoolStatus::default();
     let previous = &pool.status.as_ref().unwrap_or(&none).conditions;
     let missing = wanted.len() - ready.len();
@@ -103,7 +111,7 @@ pub fn status(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crds::conditions::{find, is_true};
+    use crds::conditions::find;
     use serde_json::{Value, json};
 
     fn pool(spec: Value) -> StoragePool {
@@ -116,7 +124,9 @@ mod tests {
 
     fn host(name: &str, entry: Value) -> Host {
         serde_json::from_value(json!({"apiVersion": "virtfleet.dev/v1alpha1", "kind": "Host",
-            "metadata": {"name": name, "labels": {"host": name}}, "spec": {}, "status": {"storagePools": entry}}))
+            "metadata": {"name": name, "labels": {"host": name}}, "spec": {}, "status": {"storagePools": entry,
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}))
         .unwrap()
     }
 
@@ -144,6 +154,16 @@ mod tests {
         let seen = look(&pool(json!({})), &hosts);
         assert!(is_true(&seen.conditions, Type::Degraded));
         assert_eq!(find(&seen.conditions, Type::Ready).unwrap().message, "b: full of sand");
+    }
+
+    #[test]
+    fn what_a_lost_host_said_last_does_not_count() {
+        let mut lost = host("b", entry("u", "Ready", "9Gi"));
+        lost.status.as_mut().unwrap().conditions[0].status = "Unknown".into();
+        let seen = look(&pool(json!({})), &[host("a", entry("u", "Ready", "9Gi")), lost]);
+        assert_eq!(seen.hosts, Some(PoolHosts { desired: 2, ready: 1 }));
+        let ready = find(&seen.conditions, Type::Ready).unwrap();
+        assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", "b: the host is not ready"));
     }
 
     #[test]
