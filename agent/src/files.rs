@@ -82,6 +82,17 @@ pub fn look(path: &Path) -> io::Result<Option<Seen>> {
     Ok(Some(Seen::There { path: shown, image, allocation: metadata.blocks() * 512 }))
 }
 
+/// Looks for a volume's file: where it is `known` to be, else at its `own` place. What was known and is not there, or not in the pool
+/// (`is_in_pool`), is lost: a new one in its place would hide that.
+///
+/// # Errors
+/// The file system's.
+pub fn find(own: &Path, known: Option<PathBuf>, is_in_pool: impl Fn(&PathBuf) -> bool) -> io::Result<Seen> {
+    let Some(known) = known else { return Ok(look(own)?.unwrap_or(Seen::Absent)) };
+    let there = if is_in_pool(&known) { look(&known)? } else { None };
+    Ok(there.unwrap_or_else(|| Seen::Lost { path: known.display().to_string() }))
+}
+
 /// Files in the pool that belong to volumes of that namespace and name.
 ///
 /// # Errors
@@ -261,6 +272,23 @@ mod tests {
         let want = want(Format::Raw, 512);
         fs::write(part(dir.path(), &want.uid), vec![0; 1024]).unwrap();
         assert_eq!(finish(dir.path(), &want).unwrap_err().reason, "CapacityTooSmall");
+    }
+
+    #[test]
+    fn what_was_known_and_is_gone_is_lost_and_never_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (dir.path().join("shop.v-00000000.raw"), dir.path().join("shop.v-11111111.raw"));
+        let in_pool = |path: &PathBuf| path.parent() == Some(dir.path());
+        let lost = |path: &Path| Seen::Lost { path: path.display().to_string() };
+        assert_eq!(find(&own, None, in_pool).unwrap(), Seen::Absent);
+        assert_eq!(find(&own, Some(own.clone()), in_pool).unwrap(), lost(&own));
+        // A domain of ours has it, and it is not there: its file system may not be mounted.
+        fs::write(&own, "").unwrap();
+        assert_eq!(find(&own, Some(other.clone()), in_pool).unwrap(), lost(&other));
+        // A pool that was made again with another path.
+        let elsewhere = PathBuf::from("/old/shop.v-00000000.raw");
+        assert_eq!(find(&own, Some(elsewhere.clone()), in_pool).unwrap(), lost(&elsewhere));
+        assert!(matches!(find(&own, None, in_pool).unwrap(), Seen::There { .. }), "the status was wiped, the file is");
     }
 
     #[test]

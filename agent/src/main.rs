@@ -11,6 +11,7 @@ mod jobs;
 mod lanes;
 mod libvirt_events;
 mod marks;
+mod pool_directory;
 mod storage_pool;
 mod storage_volume;
 mod stores;

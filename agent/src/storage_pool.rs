@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::files;
 use crate::import::Sidecar;
+use crate::pool_directory::{self, Trouble};
 use crate::stores::pool_turned;
 use crds::host::{HostPool, HostPoolState};
 use crds::storage_pool::StoragePool;
@@ -15,22 +16,9 @@ use plan::{names, storage_pool::selects};
 use shell::Error;
 use shell::retry::Case;
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Why the pool is not ready here.
-struct Trouble {
-    reason: &'static str,
-    message: String,
-}
-
-impl Trouble {
-    fn new(reason: &'static str, message: impl Into<String>) -> Trouble {
-        Trouble { reason, message: message.into() }
-    }
-}
 
 impl From<libvirt::Error> for Trouble {
     fn from(error: libvirt::Error) -> Self {
@@ -66,12 +54,14 @@ pub async fn pass(pool: Arc<StoragePool>, context: Arc<Context>) -> Result<Case,
 async fn ensure(context: &Context, pool: &StoragePool) -> Result<(u64, u64, u64), Trouble> {
     let name = pool.name_any();
     let path = Path::new(&pool.spec.dir.path);
-    directory(context, path)?;
     let uuid = names::pool_uuid(&context.cluster, &name, &context.host);
+    let mut seen = context.libvirt.pool(&name).await?;
+    // Its directory comes before its definition.
+    let known = seen.as_ref().is_some_and(|seen| seen.summary.uuid == uuid);
+    pool_directory::ensure(&context.args.pool_roots, path, known)?;
     // libvirt drops trailing and doubled slashes.
     let path = path.components().collect::<std::path::PathBuf>().display().to_string();
     let wanted = Pool { name: name.clone(), uuid: uuid.clone(), kind: "dir".into(), path };
-    let mut seen = context.libvirt.pool(&name).await?;
     if seen.is_none() {
         let xml = wanted.render().map_err(|error| Trouble::new("InvalidPath", error.to_string()))?;
         context.libvirt.define_pool(xml).await?;
@@ -80,7 +70,8 @@ async fn ensure(context: &Context, pool: &StoragePool) -> Result<(u64, u64, u64)
     }
     let Some(seen) = seen else { return Err(Trouble::new("LibvirtRefused", "the pool vanished after it was defined")) };
     if seen.summary.uuid != uuid {
-        let words = format!("the host has a pool {name} that is not Virtfleet's; it is not touched");
+        let words =
+            format!("the host has a pool {name} that is not Virtfleet's and is not touched; choose another name");
         return Err(Trouble::new("Conflict", words));
     }
     check(&seen, &wanted)?;
@@ -102,36 +93,11 @@ fn check(seen: &PoolDetail, wanted: &Pool) -> Result<(), Trouble> {
     if defined == *wanted {
         return Ok(());
     }
-    let words = format!("libvirt's pool {} has been changed to {} {}", wanted.name, defined.kind, defined.path);
+    let words = format!(
+        "libvirt's pool {} is a {} pool at {}, spec.dir.path says {}; make this StoragePool with that path, or undefine the pool with virsh",
+        wanted.name, defined.kind, defined.path, wanted.path
+    );
     Err(Trouble::new("Conflict", words))
-}
-
-/// Makes the directory below an allowed root. A link that leads out of the root is not followed.
-fn directory(context: &Context, path: &Path) -> Result<(), Trouble> {
-    let Some(root) = context.args.pool_roots.iter().find(|root| path.starts_with(root) && path != root.as_path())
-    else {
-        let roots: Vec<_> = context.args.pool_roots.iter().map(|root| root.display().to_string()).collect();
-        let words = format!(
-            "{} is not below a directory that this host's agent allows ({}); the administrator sets --pool-root",
-            path.display(),
-            if roots.is_empty() { "none".into() } else { roots.join(", ") }
-        );
-        return Err(Trouble::new("PathNotAllowed", words));
-    };
-    let broken = |error: std::io::Error| Trouble::new("DirectoryFailed", format!("{}: {error}", path.display()));
-    let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(root);
-    let real_root =
-        root.canonicalize().map_err(|error| Trouble::new("DirectoryFailed", format!("{}: {error}", root.display())))?;
-    if !existing.canonicalize().map_err(broken)?.starts_with(&real_root) {
-        let words = format!("{} leads out of {}", path.display(), root.display());
-        return Err(Trouble::new("PathNotAllowed", words));
-    }
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Trouble::new("NotADirectory", format!("{} is a file", path.display()))),
-        // QEMU's own user must pass through; nobody else may list.
-        Err(_) => DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(broken),
-    }
 }
 
 fn remember(context: &Context, pool: &StoragePool, result: Result<(u64, u64, u64), Trouble>) {
@@ -242,11 +208,12 @@ async fn go(context: &Context, pool: &StoragePool, policy: TeardownPolicy) -> Re
         return Ok(Case::Dependency);
     }
     if policy != TeardownPolicy::Keep && is_here(context, &name).await? {
+        if policy == TeardownPolicy::Delete
+            && let Err(error) = pool_directory::remove_empty(&context.args.pool_roots, Path::new(&pool.spec.dir.path))
+        {
+            tracing::warn!("pool {name}: its directory stays: {error}");
+        }
         undefine(context, &name).await?;
-    }
-    if policy == TeardownPolicy::Delete {
-        // Only an empty directory goes: what is left in it is somebody's.
-        let _ = fs::remove_dir(&pool.spec.dir.path);
     }
     forget(context, &name);
     Ok(Case::Converged)

@@ -7,6 +7,7 @@ use crate::files;
 use crate::import::{self, Failure, Place};
 use crate::jobs::Progress;
 use crate::lanes::Turn;
+use crate::pool_directory;
 use crds::TeardownPolicy;
 use crds::host::HostPoolState;
 use crds::storage_volume::{StorageVolume, StorageVolumeStatus};
@@ -103,7 +104,12 @@ fn pool_dir(context: &Context, volume: &StorageVolume) -> Result<PathBuf, String
         let why = entry.and_then(|entry| entry.message).unwrap_or_else(|| "it is not ready on this host".into());
         return Err(format!("pool {name}: {why}"));
     }
-    Ok(PathBuf::from(&pool.spec.dir.path))
+    let dir = PathBuf::from(&pool.spec.dir.path);
+    if !pool_directory::is_marked(&dir) {
+        context.queues.pools.push(ObjectRef::new(name));
+        return Err(format!("pool {name}: its directory {} is gone; is its file system mounted?", dir.display()));
+    }
+    Ok(dir)
 }
 
 async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &Path) -> Result<Observed, Error> {
@@ -115,17 +121,12 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         path.parent() == Some(dir) && names::is_volume_file(&file, &namespace, &name)
     };
-    let known = volume.status.as_ref().and_then(|status| status.path.as_ref()).map(PathBuf::from).filter(in_pool);
-    let path = known.clone().unwrap_or_else(|| dir.join(&own));
-    let file = match (files::look(&path).map_err(broken)?, known) {
-        (Some(there), _) => there,
-        (None, Some(known)) => File::Lost { path: known.display().to_string() },
+    let mut known = volume.status.as_ref().and_then(|status| status.path.as_ref()).map(PathBuf::from);
+    if known.is_none() && !dir.join(&own).exists() {
         // What a domain of ours has is taken as it is: its object was lost, not its data.
-        (None, None) => match users::adopted(context, &namespace, in_pool).await? {
-            Some(path) => files::look(&path).map_err(broken)?.unwrap_or(File::Absent),
-            None => File::Absent,
-        },
-    };
+        known = users::adopted(context, &namespace, in_pool).await?;
+    }
+    let file = files::find(&dir.join(&own), known, in_pool).map_err(broken)?;
     let taken = match &file {
         File::There { path, .. } | File::Lost { path } => path.clone(),
         File::Absent => String::new(),

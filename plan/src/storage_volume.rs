@@ -280,7 +280,9 @@ fn exist(want: &Desired, seen: &Observed, now: Timestamp) -> Next {
         // Making it anew would hide that data is gone.
         (File::Lost { path }, _, _) => Next::Refuse {
             reason: "Lost",
-            message: format!("{path} is gone; put it back, or delete this volume and make another"),
+            message: format!(
+                "{path} is gone, or its pool lies elsewhere now; put it back, or delete this volume and make another"
+            ),
         },
         (File::Absent, None, _) if seen.part => Next::Do(Step::Discard),
         (File::Absent, None, _) => Next::Do(Step::Create(want.clone())),

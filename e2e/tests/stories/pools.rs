@@ -5,7 +5,7 @@ use crds::conditions::{Type, find, is_true};
 use crds::storage_volume::StorageVolume;
 use e2e::story::{Story, manifest, until};
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 #[tokio::test]
@@ -49,5 +49,38 @@ async fn a_pool_with_volumes_waits_for_their_end() {
     until("the end of the pool", async || story.pool().await.map_or(Ok(()), |pool| Err(format!("{:?}", pool.status))))
         .await;
     assert!(story.virsh("node-b", &["pool-info", "fullpool"]).is_err());
+    story.end().await;
+}
+
+#[tokio::test]
+async fn no_blank_volume_is_made_in_the_place_of_a_directory_that_is_gone() {
+    let story = Story::new("unmounted").await;
+    story
+        .apply(story.volume_manifest("data", json!({"capacity": "1Mi", "format": "Raw", "host": "node-a"})))
+        .await
+        .unwrap();
+    let volume = story.volume_is("data", "True", "Ready").await;
+    let file = story.outside("node-a", &volume.status.unwrap().path.unwrap());
+    std::fs::write(&file, "precious").unwrap();
+    // As when the file system below is not mounted, and the object lost its status too.
+    let dir = story.outside("node-a", "/var/lib/virtfleet/unmounted");
+    let away = dir.with_file_name("unmounted-away");
+    std::fs::rename(&dir, &away).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    let wipe = Patch::Merge(json!({"status": {"host": null, "path": null, "phase": null, "conditions": null}}));
+    story.api::<StorageVolume>().patch_status("data", &PatchParams::default(), &wipe).await.unwrap();
+    until("the pool's loss", async || {
+        let status = story.pool().await.and_then(|pool| pool.status).unwrap_or_default();
+        let ready = find(&status.conditions, Type::Ready).filter(|ready| ready.reason == "DirectoryLost");
+        ready.map(|_| ()).ok_or(format!("{:?}", status.conditions))
+    })
+    .await;
+    story.volume_is("data", "False", "PoolNotReady").await;
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+
+    std::fs::remove_dir(&dir).unwrap();
+    std::fs::rename(&away, &dir).unwrap();
+    story.volume_is("data", "True", "Ready").await;
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     story.end().await;
 }
