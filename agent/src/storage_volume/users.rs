@@ -6,7 +6,6 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::DomainDetail;
 use libvirt_xml::{Facts, facts};
-use plan::names;
 use plan::storage_volume::{How, User};
 use shell::Error;
 use std::path::{Path, PathBuf};
@@ -59,8 +58,14 @@ fn how(detail: &DomainDetail, path: &Path, ours: bool) -> Result<Option<How>, Er
     Ok(match open {
         Some(disk) if ours => Some(How::Runs { uuid: detail.summary.uuid.clone(), target: disk.target.clone() }),
         Some(_) => Some(How::RunsForeign),
-        None => all.iter().flat_map(|facts| &facts.files).any(is).then_some(How::Off),
+        None if !ours && detail.live_xml.as_ref().is_some_and(|xml| names(xml, path)) => Some(How::RunsForeign),
+        None => xml_of(detail).into_iter().any(|xml| names(xml, path)).then_some(How::Off),
     })
+}
+
+/// In whatever way: as a file, as a volume of a pool, among QEMU's arguments. The file's name holds its UID, so that nothing else is called so.
+fn names(xml: &str, path: &Path) -> bool {
+    path.file_name().is_some_and(|file| xml.contains(&*file.to_string_lossy()))
 }
 
 /// In a shared pool the domain may be another host's.
@@ -69,19 +74,22 @@ fn machines(context: &Context, volume: &StorageVolume) -> Vec<User> {
     let pool = context.stores.pools.get(&ObjectRef::new(&volume.spec.storage_pool));
     let shared = pool.is_none_or(|pool| pool.spec.shared);
     let here = |name: &str| context.stores.machines.get(&ObjectRef::new(name).within(&namespace)).is_some();
-    let names = volume.status.iter().flat_map(|status| &status.used_by);
-    names
+    let used_by = volume.status.iter().flat_map(|status| &status.used_by);
+    used_by
         .map(|name| User {
-            domain: names::domain(&namespace, name),
+            domain: plan::names::domain(&namespace, name),
             how: if shared && !here(name) { How::Elsewhere } else { How::Off },
         })
         .collect()
 }
 
+fn xml_of(detail: &DomainDetail) -> Vec<&String> {
+    std::iter::once(&detail.inactive_xml).chain(&detail.live_xml).collect()
+}
+
 /// What the definition tells, and what runs.
 fn both(detail: &DomainDetail) -> Result<Vec<Facts>, Error> {
-    let xml = [Some(&detail.inactive_xml), detail.live_xml.as_ref()];
-    let all = xml.into_iter().flatten().map(|xml| facts(xml)).collect::<Result<Vec<_>, _>>();
+    let all = xml_of(detail).into_iter().map(|xml| facts(xml)).collect::<Result<Vec<_>, _>>();
     all.map_err(|error| Error::Passing { act: "read a domain", message: error.to_string() })
 }
 

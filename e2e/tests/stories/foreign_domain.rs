@@ -1,7 +1,10 @@
 //! A domain of the same name that is not ours is not touched.
 
+use crds::StorageVolume;
+use crds::conditions::{Type, find};
 use crds::virtual_machine::VirtualMachine;
 use e2e::story::{Story, until};
+use kube::api::DeleteParams;
 use serde_json::json;
 
 #[tokio::test]
@@ -57,6 +60,38 @@ async fn a_clone_that_carries_the_mark_along_is_nobodys() {
     story.delete::<VirtualMachine>("web").await;
     assert_eq!(story.domain("node-a", "clone"), "shut off");
     story.virsh("node-a", &["undefine", "clone"]).unwrap();
+    std::fs::remove_file(file).unwrap();
+    story.end().await;
+}
+
+#[tokio::test]
+async fn a_volume_that_a_foreign_domain_names_in_its_own_way_is_not_removed() {
+    let story = Story::new("named").await;
+    let spec = json!({"capacity": "1Mi", "host": "node-a", "deletionPolicy": "Delete"});
+    story.apply(story.volume_manifest("data", spec)).await.unwrap();
+    let path = story.volume_is("data", "True", "Ready").await.status.unwrap().path.unwrap();
+    let name = path.rsplit('/').next().unwrap();
+    let disk = format!(
+        "<devices><disk type='volume'><driver name='qemu' type='qcow2'/><source pool='named' volume='{name}'/><target dev='vda'/></disk></devices>"
+    );
+    let file = story.outside("node-a", "/var/lib/virtfleet/named.xml");
+    let head = "<domain type='qemu'><name>theirs</name><memory unit='MiB'>32</memory><os><type>hvm</type></os>";
+    std::fs::write(&file, format!("{head}{disk}</domain>")).unwrap();
+    story.virsh("node-a", &["define", &file.to_string_lossy()]).unwrap();
+    story.api::<StorageVolume>().delete("data", &DeleteParams::default()).await.unwrap();
+    until("the volume's DeletionBlocked", async || {
+        let status = story.volume("data").await.and_then(|volume| volume.status).unwrap_or_default();
+        let blocked = find(&status.conditions, Type::DeletionBlocked).filter(|c| c.message.contains("theirs"));
+        blocked.map(|_| ()).ok_or(format!("{:?}", status.conditions))
+    })
+    .await;
+    assert!(story.outside("node-a", &path).exists());
+    story.virsh("node-a", &["undefine", "theirs"]).unwrap();
+    until("the end of the volume", async || {
+        story.volume("data").await.map_or(Ok(()), |v| Err(format!("{:?}", v.status)))
+    })
+    .await;
+    assert!(!story.outside("node-a", &path).exists());
     std::fs::remove_file(file).unwrap();
     story.end().await;
 }
