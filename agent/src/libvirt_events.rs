@@ -84,26 +84,39 @@ async fn read_mark(context: &Context, uuid: &str) -> libvirt::Result<Option<Mark
     Ok(element.and_then(|element| Mark::parse(&element, uuid).ok()))
 }
 
+/// The domain as it is after an event. A rename, and the undefinition of a domain that goes on running, are told as Undefined too.
+async fn look(context: &Context, uuid: &str, name: &str, kind: &DomainEvent) -> libvirt::Result<Option<Known>> {
+    let (name, state) = match kind {
+        DomainEvent::Started | DomainEvent::Rebooted | DomainEvent::Agent { .. } => {
+            (name.to_owned(), DomainState::Running)
+        }
+        DomainEvent::Defined | DomainEvent::Undefined | DomainEvent::Stopped | DomainEvent::Changed => {
+            match context.libvirt.domains().await?.into_iter().find(|domain| domain.uuid == uuid) {
+                None => return Ok(None),
+                Some(domain) => (domain.name, domain.state),
+            }
+        }
+    };
+    let mark = read_mark(context, uuid).await?;
+    Ok(Some(Known { name, state: state.as_str().into(), mark }))
+}
+
 async fn domain(context: &Context, uuid: &str, name: String, kind: DomainEvent) {
     let before = context.marks.owner(uuid);
-    let state = match kind {
-        DomainEvent::Undefined => None,
-        DomainEvent::Started | DomainEvent::Rebooted | DomainEvent::Agent { .. } => Some(DomainState::Running),
-        DomainEvent::Defined | DomainEvent::Stopped | DomainEvent::Changed => context
-            .libvirt
-            .domains()
-            .await
-            .ok()
-            .and_then(|all| all.into_iter().find(|d| d.uuid == uuid))
-            .map(|d| d.state),
-    };
-    match state {
-        None => context.marks.set(uuid, None),
-        Some(state) => match read_mark(context, uuid).await {
-            Ok(mark) => context.marks.set(uuid, Some(Known { name, state: state.as_str().into(), mark })),
+    loop {
+        match look(context, uuid, &name, &kind).await {
+            Ok(known) => {
+                context.marks.set(uuid, known);
+                break;
+            }
             // The connection broke: all is listed when it is back.
-            Err(error) => tracing::debug!("reading a mark: {error}"),
-        },
+            Err(error) if *context.libvirt.link().borrow() != Link::Up => {
+                return tracing::debug!("looking for domain {name}: {error}");
+            }
+            // Not knowing is no reason to forget whose it is.
+            Err(error) => tracing::warn!("looking for domain {name}: {error}"),
+        }
+        tokio::time::sleep(RETRY).await;
     }
     if matches!(kind, DomainEvent::Agent { .. } | DomainEvent::Rebooted | DomainEvent::Started) {
         context.guests.forget(uuid);

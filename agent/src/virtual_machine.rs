@@ -86,7 +86,7 @@ async fn look(context: &Context, vm: &VirtualMachine) -> Reached {
 
 /// One effect, then look again.
 async fn run(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine, goal: &Goal) -> Reached {
-    let mut seen = None;
+    let (mut seen, mut last) = (None, None);
     for _ in 0..EFFECTS {
         let sight = match observe::observe(context, vm).await {
             Ok(sight) => sight,
@@ -103,7 +103,7 @@ async fn run(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine, 
         let done = execute::execute(context, vm, &step, &sight).await;
         seen = Some(sight.observed);
         match done {
-            Ok(()) => {}
+            Ok(()) => last = Some(step),
             Err(Failure::Refused(message)) => return Reached { seen, end: End::Refused(message) },
             Err(Failure::Libvirt(error)) if error.kind == Kind::Gone => {
                 return Reached { seen, end: End::Unreachable(error.to_string()) };
@@ -111,8 +111,9 @@ async fn run(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine, 
             Err(Failure::Libvirt(error)) => return Reached { seen, end: End::Failed(step, error) },
         }
     }
-    tracing::error!("{}: {EFFECTS} effects and no end", vm.name_any());
-    Reached { seen, end: End::Stale }
+    let message = format!("{EFFECTS} effects and no end");
+    let error = libvirt::Error { act: "bring the domain to the manifest", kind: Kind::Other, message };
+    Reached { seen, end: last.map_or(End::Stale, |step| End::Failed(step, error)) }
 }
 
 /// Somebody else changed what is ours in the definition: users are told before it is put right, for afterwards nothing shows it.

@@ -48,15 +48,21 @@ fn nothing(observed: Observed) -> Sight {
     Sight { observed, inactive_xml: String::new(), live_xml: String::new() }
 }
 
+/// The XML that marks are written into: a domain that was undefined while it runs has no configuration that could be changed.
+fn marked(detail: &DomainDetail) -> &str {
+    let live = detail.live_xml.as_ref().filter(|_| !detail.persistent);
+    live.unwrap_or(&detail.inactive_xml)
+}
+
 fn own_mark(context: &Context, namespace: &str, name: &str, detail: &DomainDetail) -> Option<Mark> {
-    let mark = mark_of(&detail.inactive_xml).ok()??;
+    let mark = mark_of(marked(detail)).ok()??;
     let owner = &mark.owner;
     (owner.cluster == context.cluster && owner.namespace == namespace && owner.name == name).then_some(mark)
 }
 
 fn whose(detail: &DomainDetail) -> String {
     let name = &detail.summary.name;
-    match mark_of(&detail.inactive_xml) {
+    match mark_of(marked(detail)) {
         Ok(Some(mark)) => {
             let owner = mark.owner;
             format!("domain {name} belongs to machine {}/{} of cluster {}", owner.namespace, owner.name, owner.cluster)
@@ -71,7 +77,7 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
         kind: libvirt::Kind::Other,
         message: error.to_string(),
     };
-    let config = Domain::parse(&detail.inactive_xml).map_err(unreadable)?;
+    let config = Domain { mark: Some(mark.clone()), ..Domain::parse(&detail.inactive_xml).map_err(unreadable)? };
     let live = detail.live_xml.as_deref().map(Domain::parse).transpose().map_err(unreadable)?;
     let of_config = facts(&detail.inactive_xml).map_err(unreadable)?;
     let of_live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?;

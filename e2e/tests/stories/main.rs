@@ -1,6 +1,7 @@
 //! What users do and what becomes of it, on a real API server, real libvirtd and real guests: one file a story. `e2e/stories.sh` brings
 //! the bed up.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 mod agent_killed;
 mod api_rules;
 mod api_server_gone;
@@ -26,6 +27,7 @@ mod nodes;
 mod orphaned;
 mod pools;
 mod probes;
+mod renamed;
 mod same_second;
 mod status_wiped;
 mod stop_and_start;
