@@ -47,6 +47,15 @@ async fn a_labelled_node_becomes_a_host() {
     .await;
     assert!(!host.spec.schedulable);
 
+    // One that the Node loses goes too.
+    let none = Patch::Merge(json!({"metadata": {"labels": {"rack": null}}}));
+    nodes.patch("metal-7", &PatchParams::default(), &none).await.unwrap();
+    until("no label", async || {
+        let host = hosts.get("metal-7").await.unwrap();
+        host.labels().get("rack").map_or(Ok(()), |rack| Err(format!("still rack {rack}")))
+    })
+    .await;
+
     nodes.delete("metal-7", &DeleteParams::default()).await.unwrap();
     hosts.delete("metal-7", &DeleteParams::default()).await.unwrap();
     until("the end of its account", async || {
