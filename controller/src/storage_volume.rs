@@ -59,6 +59,10 @@ fn trouble(context: &Context, volume: &StorageVolume, host: Option<&str>) -> Opt
     let Some(pool) = context.stores.pools.state().into_iter().find(|pool| pool.name_any() == *name) else {
         return Some(Trouble { reason: "PoolNotFound", message: format!("there is no StoragePool {name}; make it") });
     };
+    if pool.metadata.deletion_timestamp.is_some() {
+        let message = format!("StoragePool {name} is being deleted; name another");
+        return Some(Trouble { reason: "PoolTerminating", message });
+    }
     let namespace = volume.namespace().unwrap_or_default();
     let labels = context.stores.namespaces.state().into_iter().find(|n| n.name_any() == namespace);
     let labels = labels.map(|namespace| namespace.labels().clone()).unwrap_or_default();

@@ -45,6 +45,10 @@ async fn a_pool_with_volumes_waits_for_their_end() {
     })
     .await;
     assert!(story.virsh("node-b", &["pool-info", "fullpool"]).unwrap().contains("running"));
+    // Nothing new is made in it.
+    story.apply(story.volume_manifest("late", json!({"capacity": "1Mi", "host": "node-b"}))).await.unwrap();
+    story.volume_is("late", "False", "PoolTerminating").await;
+    story.delete::<StorageVolume>("late").await;
     story.delete::<StorageVolume>("data").await;
     until("the end of the pool", async || story.pool().await.map_or(Ok(()), |pool| Err(format!("{:?}", pool.status))))
         .await;
