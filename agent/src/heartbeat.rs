@@ -12,11 +12,11 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(10);
 const DURATION_SECONDS: i32 = 40;
 
-/// Renews the Lease for ever, while there is a Host of this name.
+/// Renews the Lease for ever, while there is a Host of this name. One that is being deleted loses its Lease: it is not made again.
 pub async fn beat(context: Arc<Context>) {
     let leases = Api::<Lease>::namespaced(context.client.clone(), HOSTS_NAMESPACE);
     loop {
-        if context.host_object().is_some() {
+        if context.host_object().is_some_and(|host| host.metadata.deletion_timestamp.is_none()) {
             let mut lease = Lease::default();
             lease.metadata.name = Some(context.host.clone());
             lease.spec = Some(LeaseSpec {

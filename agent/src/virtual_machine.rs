@@ -167,6 +167,10 @@ async fn report(
     if let (End::Unreachable(_), Some(until)) = (&reached.end, context.settles_until()) {
         return Ok(Case::Until(until));
     }
+    if context.host_object().is_none() {
+        // Whoever has no Host is lost, says the controller: two would write in turns.
+        return Ok(Case::Dependency);
+    }
     let none = VirtualMachineStatus::default();
     let previous = vm.status.as_ref().unwrap_or(&none);
     let guest = guest(context, reached.seen.as_ref()).await;

@@ -5,7 +5,7 @@ use crate::stores::host_of;
 use crate::{finalizer, storage_volume, teardown};
 use crds::storage_volume::{StorageVolume, StorageVolumeSpec};
 use crds::virtual_machine::{DeletionPolicy, TemplateSpec, VirtualMachine};
-use crds::{FINALIZER, Teardown, TeardownPolicy};
+use crds::{FINALIZER, HOSTS_NAMESPACE, Teardown, TeardownPolicy};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
@@ -134,8 +134,12 @@ fn need(context: &Context, vm: &VirtualMachine) -> Result<Need, Binding> {
         && let Some(host) = unreported(context)
     {
         // It may run this very machine.
-        let message =
-            format!("host {host} has not reported its domains yet; delete Host {host} if it is gone for good");
+        let gone = if context.is_known(&host) {
+            format!("delete Host {host}")
+        } else {
+            format!("there is no Host {host}: make it, or delete Lease {host} in {HOSTS_NAMESPACE}")
+        };
+        let message = format!("host {host} has not reported its domains yet; if it is gone for good: {gone}");
         return waiting("WaitingForHosts", message);
     }
     if let Some(placement) = &vm.spec.placement {

@@ -14,6 +14,7 @@ mod foreign_domain;
 mod full_disk;
 mod growth;
 mod guest_stops_itself;
+mod host_deleted;
 mod host_lost;
 mod hung_guests;
 mod identity;

@@ -1,0 +1,58 @@
+//! A Host that is deleted under its running guests: they run on, users are told that nobody can tell, and a Host made again has them all.
+
+use crds::virtual_machine::VirtualMachine;
+use crds::{HOSTS_NAMESPACE, Host};
+use e2e::install::host_manifest;
+use e2e::pki::write_token_kubeconfig;
+use e2e::story::{Story, until};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn a_host_that_is_deleted_and_made_again_has_its_guests() {
+    let story = Story::alone("unhosted").await;
+    let disks = json!([{"name": "data", "volumeTemplate": {"spec": {"storagePool": "unhosted", "capacity": "1Mi"}}}]);
+    story.apply(story.bare("web", json!({"placement": {"host": "node-b"}, "disks": disks}))).await.unwrap();
+    story.vm_is("web", "True", "Running").await;
+    let domain = story.domain_name("web");
+    let id = story.virsh("node-b", &["domid", &domain]).unwrap();
+    let hosts = Api::<Host>::all(story.client.clone());
+
+    let begun = Instant::now();
+    hosts.delete("node-b", &DeleteParams::default()).await.unwrap();
+    story.vm_is("web", "Unknown", "HostLost").await;
+    story.volume_is("web-data", "Unknown", "HostLost").await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "told after {:?}", begun.elapsed());
+    // Its account's token is good for some seconds yet, and its guests are looked at: nobody contradicts the controller.
+    let version = story.vm("web").await.unwrap().resource_version();
+    let pid = story.pid("agent-node-b");
+    story.kill("agent-node-b");
+    story.back("agent-node-b", pid).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(story.vm("web").await.unwrap().resource_version(), version);
+    assert_eq!(story.virsh("node-b", &["domid", &domain]).unwrap(), id);
+    assert!(!story.domain("node-a", &domain).contains("running"));
+
+    let manifest = host_manifest("node-b");
+    story.apply(manifest).await.unwrap();
+    let accounts = Api::<ServiceAccount>::namespaced(story.client.clone(), HOSTS_NAMESPACE);
+    let request = serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 86400}})).unwrap();
+    let token = until("a token of the new account", async || {
+        let answer = accounts.create_token_request("node-b", &PostParams::default(), &request).await;
+        answer.map(|answer| answer.status.and_then(|status| status.token).unwrap_or_default())
+    })
+    .await;
+    write_token_kubeconfig(&story.run, "node-b", &token).unwrap();
+    let pid = story.pid("agent-node-b");
+    story.kill("agent-node-b");
+    story.back("agent-node-b", pid).await;
+    story.host_is("node-b", "True").await;
+    story.vm_is("web", "True", "Running").await;
+    story.volume_is("web-data", "True", "Ready").await;
+    assert_eq!(story.virsh("node-b", &["domid", &domain]).unwrap(), id, "it is the same run");
+    assert_eq!(story.api::<VirtualMachine>().list(&ListParams::default()).await.unwrap().items.len(), 1);
+    story.end().await;
+}
