@@ -7,6 +7,11 @@ use crate::{HOSTS, Result};
 use std::fs;
 use std::path::Path;
 
+/// Whether `dev/env` speaks of this run: it is written last, when all is up.
+pub fn is_of(run: &Run, dev: &Path) -> bool {
+    fs::read_to_string(dev.join("env")).is_ok_and(|text| text.contains(&*run.dir.to_string_lossy()))
+}
+
 /// Writes `dev/env`.
 ///
 /// # Errors

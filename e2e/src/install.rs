@@ -25,7 +25,7 @@ pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
         helm(run, chart)?;
     }
     let token = |namespace: &str, account: &str| {
-        let create = || kubectl(&["create", "token", account, "-n", namespace, "--duration=24h"]);
+        let create = || kubectl(&["create", "token", account, "-n", namespace, "--duration=720h"]);
         until(&format!("the account {account}"), PATIENCE, create)
     };
     say("start the controller");

@@ -49,6 +49,10 @@ impl Run {
             checkout: checkout.into(),
         };
         fs::create_dir_all(dev)?;
+        // The bed of another run that is gone.
+        let _ = fs::remove_file(dev.join("env"));
+        // What `dev` remembers can be read: whoever is interrupted between the two leaves an empty folder, not a riddle.
+        run.save()?;
         fs::write(dev.join("run"), run.dir.to_string_lossy().as_bytes())?;
         Ok(run)
     }

@@ -17,9 +17,13 @@ const BINARIES: [&str; 2] = ["virtfleet-agent", "virtfleet-controller"];
 /// When something does not come up; what was started is ended.
 pub fn up(dev: &Path, checkout: &Path, cluster: &Path, guest: &Path) -> Result<()> {
     if let Some(run) = Run::remembered(dev)? {
-        if down::keeper(&run).is_some() {
+        if down::keeper(&run).is_some() && environment::is_of(&run, dev) {
             say("it is up already");
             return environment::write(&run, dev);
+        }
+        if down::keeper(&run).is_some() {
+            say("the last start was interrupted: going on with it");
+            return finish(&run, dev);
         }
         say("the last one ended badly: cleaning up after it");
         down::clean(&run)?;
@@ -27,7 +31,6 @@ pub fn up(dev: &Path, checkout: &Path, cluster: &Path, guest: &Path) -> Result<(
     let own = std::env::current_exe()?;
     let binaries = own.parent().ok_or("no folder of binaries")?;
     let run = Run::new(dev, checkout, binaries, cluster, guest)?;
-    run.save()?;
     start(&run, dev, &own).or_else(|error| {
         tell_logs(&run);
         down::down(dev)?;
@@ -52,6 +55,11 @@ fn start(run: &Run, dev: &Path, own: &Path) -> Result<()> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .status()?;
+    finish(run, dev)
+}
+
+/// What is left to do once the keeper was started; may be done again.
+fn finish(run: &Run, dev: &Path) -> Result<()> {
     until("the certificates", Duration::from_secs(20), || {
         Ok(fs::metadata(run.kubeconfig("kube-controller-manager"))?)
     })?;
