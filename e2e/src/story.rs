@@ -246,6 +246,16 @@ impl Story {
         output(&enter)
     }
 
+    /// Files in the story's pool on a host, but for the pool's own mark; sorted.
+    pub fn files(&self, host: &str) -> Vec<String> {
+        let dir = self.outside(host, &format!("/var/lib/virtfleet/{}", self.namespace));
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut names: Vec<_> = names.filter(|name| name != ".virtfleet-pool").collect();
+        names.sort();
+        names
+    }
+
     fn bed_host(&self, host: &str) -> BedHost {
         BedHost::of(&self.run, HOSTS.iter().position(|name| *name == host).unwrap_or_default())
     }

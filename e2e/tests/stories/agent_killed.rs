@@ -33,9 +33,8 @@ async fn an_agent_that_is_killed_at_each_step_leaves_nothing_undone_and_does_not
         .await;
         assert_eq!(story.domain("node-a", &domain), "absent");
     }
-    let dir = story.outside("node-a", "/var/lib/virtfleet/killing");
     until("the end of the volumes' files", async || {
-        let left: Vec<_> = std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        let left = story.files("node-a");
         left.is_empty().then_some(()).ok_or(format!("{left:?}"))
     })
     .await;

@@ -13,13 +13,19 @@ const KINDS: [&str; 4] = ["virtualmachines", "storagevolumes", "storagepools", "
 #[tokio::test]
 async fn guests_outlive_their_crds_and_are_taken_back() {
     let story = Story::alone("outlive").await;
-    let machine = story.guest("web", json!({}));
+    // One disk of the machine's own, one of a volume that a user wrote.
+    let root = story.guest("web", json!({}))["spec"]["disks"][0].clone();
+    let machine = story.guest("web", json!({"disks": [root, {"name": "data", "volume": "data"}]}));
+    let data = story.volume_manifest("data", json!({"capacity": "1Mi"}));
+    story.apply(data.clone()).await.unwrap();
     story.apply(machine.clone()).await.unwrap();
     let host = story.vm_is("web", "True", "Running").await.status.unwrap().host.unwrap();
     story.console_says(&host, "web", "VIRTFLEET-GUEST-UP boot=1").await;
     let domain = story.domain_name("web");
     let id = story.virsh(&host, &["domid", &domain]).unwrap();
     let file = story.volume("web-root").await.unwrap().status.unwrap().path.unwrap();
+    let file_of_data = story.volume("data").await.unwrap().status.unwrap().path.unwrap();
+    story.in_guest(&host, "web", "echo written | dd of=/dev/vdb conv=fsync").await;
 
     let definitions = Api::<CustomResourceDefinition>::all(story.client.clone());
     for kind in KINDS {
@@ -56,6 +62,7 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     }
     // The machine first: it must not be placed before the hosts have told what they have.
     until("the machine's manifest again", async || story.apply(machine.clone()).await.map(drop)).await;
+    story.apply(data).await.unwrap();
     let pool = manifest("StoragePool", "outlive", json!({"dir": {"path": "/var/lib/virtfleet/outlive"}}));
     story.apply(pool).await.unwrap();
     for host in HOSTS {
@@ -66,9 +73,16 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     assert_eq!(story.virsh(&host, &["domid", &domain]).unwrap(), id, "it is the same run");
     let volume = story.volume_is("web-root", "True", "Ready").await;
     assert_eq!(volume.status.unwrap().path.as_deref(), Some(file.as_str()), "it took its file back");
+    let volume = story.volume_is("data", "True", "Ready").await;
+    assert_eq!(volume.status.unwrap().path.as_deref(), Some(file_of_data.as_str()), "it took its file back");
     assert_eq!(story.console(&host, "web").matches("VIRTFLEET-GUEST-UP").count(), 1);
 
-    // From here on it is a machine as any other.
+    // From here on it is a machine as any other, and its disks hold what was written to them.
+    story
+        .patch::<VirtualMachine>("web", json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": "now"}}}))
+        .await;
+    story.console_says(&host, "web", "VIRTFLEET-GUEST-UP boot=2").await;
+    assert_eq!(story.in_guest(&host, "web", "dd if=/dev/vdb bs=7 count=1").await, "written");
     let domains =
         async || story.host(&host).await.and_then(|host| host.status).map(|status| status.domains).unwrap_or_default();
     let uid = vm.metadata.uid.unwrap();

@@ -17,6 +17,8 @@ async fn small(name: &str, size: &str) -> Story {
     .await;
     let options = format!("size={size},mode=0711");
     story.on_host(HOST, &["mount", "-t", "tmpfs", "-o", &options, "tmpfs", &dir(&story)]).unwrap();
+    // The administrator's word that this is the pool's directory.
+    story.on_host(HOST, &["touch", &format!("{}/.virtfleet-pool", dir(&story))]).unwrap();
     story
 }
 

@@ -8,14 +8,6 @@ fn volume(story: &Story, name: &str, http: Value) -> Value {
     story.volume_manifest(name, json!({"host": "node-a", "source": {"http": http}}))
 }
 
-fn files(story: &Story) -> Vec<String> {
-    let dir = story.outside("node-a", &format!("/var/lib/virtfleet/{}", story.namespace));
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
-
 #[tokio::test]
 async fn an_import_that_fails_says_why_and_leaves_no_file_of_its_name() {
     let story = Story::new("imports").await;
@@ -35,11 +27,11 @@ async fn an_import_that_fails_says_why_and_leaves_no_file_of_its_name() {
         let volume = story.volume_is(name, "False", reason).await;
         assert_eq!(volume.status.unwrap().phase, Some(VolumePhase::Failed), "{name}");
     }
-    assert!(files(&story).iter().all(|file| file.starts_with('.')), "{:?}", files(&story));
+    assert!(story.files("node-a").iter().all(|file| file.starts_with('.')), "{:?}", story.files("node-a"));
     for name in ["wrong-sum", "missing", "truncated", "stalled", "inward", "metadata", "no-image"] {
         story.delete::<StorageVolume>(name).await;
     }
-    assert_eq!(files(&story), Vec::<String>::new());
+    assert_eq!(story.files("node-a"), Vec::<String>::new());
     story.end().await;
 }
 
@@ -81,6 +73,6 @@ async fn an_import_goes_on_after_the_agent_was_killed() {
     story.volume_is("slow", "True", "Ready").await;
     let log = std::fs::read_to_string(story.run.dir.join("log/agent-node-a.log")).unwrap();
     assert!(before > 0 && log.contains("volume resumed/slow: import"));
-    assert_eq!(files(&story).len(), 1, "{:?}", files(&story));
+    assert_eq!(story.files("node-a").len(), 1, "{:?}", story.files("node-a"));
     story.end().await;
 }
