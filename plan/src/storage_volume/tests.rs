@@ -18,6 +18,10 @@ fn want(source: bool) -> Desired {
     }
 }
 
+fn larger(source: bool) -> Desired {
+    Desired { capacity: Some(1024), ..want(source) }
+}
+
 fn seen() -> Observed {
     Observed { file: File::Absent, part: false, job: Job::None, users: vec![], left_over: vec![] }
 }
@@ -107,6 +111,190 @@ fn a_volume_is_never_cut() {
     let outcome = status::Outcome::Planned(&seen, &Next::Done);
     let told = status::status(&StorageVolumeStatus::default(), 1, Some(&smaller), &outcome, NOW);
     assert!(find(&told.conditions, Type::Ready).unwrap().message.contains("512 bytes"));
+}
+
+/// One volume on a model host, which does what the shell does, and how often each kind of effect was carried out.
+#[derive(Clone, Debug)]
+struct Model {
+    seen: Observed,
+    /// Imports that fail before one succeeds.
+    failing: u32,
+    counts: std::collections::BTreeMap<&'static str, u32>,
+}
+
+impl Model {
+    /// A blank volume has no import.
+    fn fit(mut self, goal: &Goal) -> Model {
+        if [Goal::Exist(want(false)), Goal::Exist(larger(false))].contains(goal) {
+            self.seen.job = Job::None;
+        }
+        self
+    }
+
+    fn execute(&mut self, step: &Step, now: Timestamp) {
+        let seen = &mut self.seen;
+        let name = match step {
+            Step::Create(want) => {
+                assert!(seen.file == File::Absent && !seen.part, "made over something");
+                assert!([self::want(false), larger(false)].contains(want));
+                seen.file = there();
+                "create"
+            }
+            Step::Import(want, source) => {
+                assert!(
+                    seen.file == File::Absent && !matches!(seen.job, Job::Running { .. }),
+                    "imported over something"
+                );
+                assert!([self::want(true), larger(true)].contains(want) && Some(source) == want.source.as_ref());
+                (seen.job, seen.part) = (Job::Running { received: 1, total: Some(9) }, true);
+                "import"
+            }
+            Step::Grow(growth) => {
+                let File::There { path, image: Ok(image), allocation } = &seen.file else { panic!("nothing to grow") };
+                assert!(*path == growth.path && image.capacity < growth.capacity, "cut");
+                let image = Ok(Image { capacity: growth.capacity, ..image.clone() });
+                seen.file = File::There { path: path.clone(), image, allocation: *allocation };
+                "grow"
+            }
+            Step::Cancel => {
+                assert!(matches!(seen.job, Job::Running { .. }));
+                seen.job = Job::None;
+                "cancel"
+            }
+            Step::Discard => {
+                assert!(!matches!(seen.job, Job::Running { .. }), "discarded under an import");
+                seen.part = false;
+                "discard"
+            }
+            Step::Unlink { path } => {
+                assert!(matches!(&seen.file, File::There { path: there, .. } if there == path), "unlinked another");
+                assert!(seen.users.is_empty());
+                seen.file = File::Absent;
+                "unlink"
+            }
+        };
+        if name == "import" && self.failing > 0 {
+            self.failing -= 1;
+            let again = now + jiff::SignedDuration::from_secs(5);
+            self.seen.job = Job::Failed { reason: "ImportFailed", message: String::new(), again };
+        }
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// What an agent forgets when it is killed: its imports.
+    fn crash(&mut self) {
+        self.seen.job = Job::None;
+    }
+
+    /// Runs the plan until it has nothing to do; time passes while it waits, and imports end.
+    fn settle(&mut self, goal: &Goal, crash_after_every_effect: bool) -> Next {
+        let mut time = NOW;
+        let mut crashes = 3;
+        for _ in 0..64 {
+            time += jiff::SignedDuration::from_secs(1);
+            match next(goal, &self.seen, time) {
+                Next::Do(step) => self.execute(&step, time),
+                Next::Wait { why: Why::Import, .. } => {
+                    (self.seen.file, self.seen.part, self.seen.job) = (there(), false, Job::None);
+                }
+                Next::Wait { until: Some(until), .. } => {
+                    assert!(until > time, "waits for what has passed");
+                    time = until;
+                }
+                last @ (Next::Done | Next::Wait { until: None, .. } | Next::Refuse { .. }) => return last,
+            }
+            // An agent that is always killed never ends an import.
+            if crash_after_every_effect && crashes > 0 {
+                crashes -= 1;
+                self.crash();
+            }
+        }
+        panic!("does not converge: {self:?}");
+    }
+}
+
+prop_compose! {
+    fn any_volume()(
+        file in prop_oneof![
+            Just(File::Absent),
+            Just(File::Lost { path: "/p/v".into() }),
+            Just(there()),
+            Just(File::There { path: "/p/v".into(), image: Err(Unfit { reason: "NotAFile", message: String::new() }), allocation: 0 }),
+        ],
+        part: bool,
+        job in prop_oneof![
+            Just(Job::None),
+            Just(Job::Running { received: 1, total: None }),
+            Just(Job::Failed { reason: "ImportFailed", message: String::new(), again: NOW + jiff::SignedDuration::from_secs(9) }),
+        ],
+        users in prop_oneof![
+            Just(vec![]),
+            Just(vec![user(How::Off)]),
+            Just(vec![user(How::Runs { uuid: "d".into(), target: "vda".into() })]),
+            Just(vec![user(How::RunsForeign)]),
+        ],
+        failing in 0u32..3,
+    ) -> Model {
+        // An import runs only for a file that is not there.
+        let job = if file == File::Absent { job } else { Job::None };
+        Model { seen: Observed { file, part, job, users, left_over: vec![] }, failing, counts: Default::default() }
+    }
+}
+
+fn any_volume_goal() -> impl Strategy<Value = Goal> {
+    prop_oneof![
+        any::<bool>().prop_map(|source| Goal::Exist(want(source))),
+        any::<bool>().prop_map(|source| Goal::Exist(larger(source))),
+        prop::sample::select(vec![
+            TeardownPolicy::Delete,
+            TeardownPolicy::Retain,
+            TeardownPolicy::Orphan,
+            TeardownPolicy::Keep
+        ])
+        .prop_map(gone),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn it_converges_and_then_has_nothing_to_do(host in any_volume(), goal in any_volume_goal()) {
+        let mut host = host.fit(&goal);
+        let last = host.settle(&goal, false);
+        let before = host.counts.clone();
+        prop_assert_eq!(host.settle(&goal, false), last);
+        prop_assert_eq!(before, host.counts);
+    }
+
+    #[test]
+    fn a_crash_after_every_effect_changes_neither_the_end_nor_what_was_made_or_removed(
+        host in any_volume(), goal in any_volume_goal(),
+    ) {
+        let mut straight = host.fit(&goal);
+        let mut crashing = straight.clone();
+        prop_assert_eq!(straight.settle(&goal, false), crashing.settle(&goal, true));
+        let end = |host: &Model| (host.seen.file.clone(), host.seen.part && host.seen.file == File::Absent);
+        prop_assert_eq!(end(&straight), end(&crashing));
+        let done = |host: &Model| ["create", "grow", "unlink"].map(|kind| host.counts.get(kind).copied());
+        prop_assert_eq!(done(&straight), done(&crashing));
+    }
+
+    /// The agent says that it is done when nothing is left to do, and not before.
+    #[test]
+    fn a_teardown_is_done_when_the_plan_is(host in any_volume(), goal in any_volume_goal()) {
+        let mut host = host.fit(&goal);
+        for _ in 0..8 {
+            let answer = next(&goal, &host.seen, NOW);
+            let outcome = status::Outcome::Planned(&host.seen, &answer);
+            let told = status::status(&StorageVolumeStatus::default(), 1, Some(&goal), &outcome, NOW);
+            let done = told.teardown.and_then(|teardown| teardown.done);
+            let vanishes = matches!(goal, Goal::Vanish { .. });
+            prop_assert_eq!(done.is_some(), vanishes && answer == Next::Done, "{:?}", answer);
+            let ready = find(&told.conditions, Type::Ready).unwrap().status == "True";
+            prop_assert_eq!(ready, !vanishes && answer == Next::Done);
+            let Next::Do(step) = answer else { break };
+            host.execute(&step, NOW);
+        }
+    }
 }
 
 proptest! {

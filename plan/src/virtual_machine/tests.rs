@@ -608,6 +608,66 @@ proptest! {
         prop_assert_eq!(before, host.counts);
     }
 
+    /// Whatever is asked: a domain of another mark's object is retaken or left, and no step carries another domain's UUID.
+    #[test]
+    fn no_step_names_another_domain(host in any_host(), goal in any_goal()) {
+        let mut host = host;
+        let foreign = Observed::Foreign { whose: "somebody's".into() };
+        prop_assert!(!matches!(next(&goal, &foreign, now()), Next::Do(_)));
+        for second in 0..64 {
+            let seen = host.observe();
+            let Next::Do(step) = next(&goal, &seen, now() + SignedDuration::from_secs(second)) else { continue };
+            match (&step, &seen, &goal) {
+                (Step::Define(domain), Observed::Absent, Goal::Exist(want)) => {
+                    let mark = domain.mark.as_ref().unwrap();
+                    prop_assert_eq!((&domain.uuid, &mark.domain), (&want.owner.uid, &want.owner.uid));
+                    prop_assert_eq!((&domain.name, &mark.owner), (&want.name, &want.owner));
+                }
+                (Step::Redefine(domain), Observed::Ours(seen), Goal::Exist(want)) => {
+                    prop_assert_eq!((&domain.uuid, &domain.name), (&seen.config.uuid, &seen.config.name));
+                    prop_assert_eq!(&seen.mark.owner, &want.owner);
+                }
+                (Step::Mark(mark), Observed::Ours(seen), Goal::Exist(want)) => {
+                    prop_assert_eq!((&mark.domain, &mark.owner), (&seen.mark.domain, &want.owner));
+                }
+                // All else is done to a domain whose mark says that it is this very object's.
+                (_, Observed::Ours(seen), Goal::Exist(want)) => prop_assert_eq!(&seen.mark.owner, &want.owner),
+                (_, Observed::Ours(seen), Goal::Vanish(vanish)) => prop_assert_eq!(&seen.mark.owner.uid, &vanish.uid),
+                (step, seen, _) => prop_assert!(false, "{:?} on {:?}", step, seen),
+            }
+            host.execute(&step, now() + SignedDuration::from_secs(second));
+        }
+    }
+
+    /// The agent says that a teardown is done when nothing is left of it to do, and not before.
+    #[test]
+    fn a_teardown_is_done_when_the_plan_is(host in any_host(), goal in any_goal()) {
+        let mut host = host;
+        for second in 0..64 {
+            let (seen, time) = (host.observe(), now() + SignedDuration::from_secs(second));
+            let answer = next(&goal, &seen, time);
+            let previous = crds::virtual_machine::VirtualMachineStatus::default();
+            let outcome = status::Outcome::Planned(&answer);
+            let look = status::Look { previous: &previous, generation: 1, goal: Ok(&goal), seen: Some(&seen), outcome, guest: None, now: time };
+            let told = status::status(&look);
+            let done = told.teardown.and_then(|teardown| teardown.done);
+            prop_assert_eq!(done.is_some(), matches!(goal, Goal::Vanish(_)) && answer == Next::Done);
+            if let (Goal::Exist(want), Observed::Ours(seen)) = (&goal, &seen) {
+                // Ready is what runs and should, or is off and should be or shut itself down.
+                let ready = crds::conditions::is_true(&told.conditions, crds::conditions::Type::Ready);
+                let fits = match (want.power, seen.state) {
+                    (Power::On, State::Running) | (Power::Off, State::Off(_)) => true,
+                    (Power::On, State::Off(_)) => seen.mark.run == Run::StoppedByGuest && answer == Next::Done,
+                    _ => false,
+                };
+                prop_assert!(!ready || fits, "{:?}", told.conditions);
+            }
+            if let Next::Do(step) = answer {
+                host.execute(&step, time);
+            }
+        }
+    }
+
     #[test]
     fn a_crash_after_every_effect_changes_neither_the_end_nor_what_was_done(host in any_host(), goal in any_goal()) {
         let (mut straight, mut crashing) = (host.clone(), host);
