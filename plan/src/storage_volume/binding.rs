@@ -212,6 +212,13 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_volume_stays_where_it_is_whoever_names_it() {
+        let bound = volume(json!({"host": "node-a"}));
+        let there = binding(&bound, [&vm("a", EARLY, Some("node-b"), false)]);
+        assert_eq!((there.host.as_deref(), there.consumer.as_deref()), (Some("node-a"), Some("a")));
+    }
+
+    #[test]
     fn a_disk_that_the_guest_still_has_keeps_its_claim_after_the_manifest_dropped_it() {
         let mut keeper = vm("a", LATE, Some("node-a"), false);
         keeper.spec.disks.clear();

@@ -284,6 +284,17 @@ fn a_running_guest_stays_when_its_volumes_look_missing() {
 }
 
 #[test]
+fn what_is_paused_or_panicked_keeps_its_state_until_it_should_be_off() {
+    for state in [State::Paused, State::Crashed] {
+        let mut host = Model::with(mark(Run::Started), state);
+        host.settle(&exist(&want(Power::On)), true);
+        assert_eq!((host.seen().state, host.counts.clone()), (state, BTreeMap::from([("autostart", 1)])));
+        host.settle(&exist(&want(Power::Off)), true);
+        assert!(matches!(host.seen().state, State::Off(_)));
+    }
+}
+
+#[test]
 fn an_edit_of_a_running_guest_waits_for_its_next_start() {
     let mut wanted = want(Power::On);
     wanted.shape = Ok(shape(2048));

@@ -307,3 +307,6 @@ impl Volumes<'_> {
         self.waiting.0.push((volume.into(), why.into()));
     }
 }
+
+#[cfg(test)]
+mod tests;
