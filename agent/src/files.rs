@@ -156,6 +156,9 @@ pub fn finish(dir: &Path, want: &Desired) -> Result<(), Failure> {
         return Err(Failure { reason: "WrongFormat", message });
     }
     fit(&part, want, &image)?;
+    if want.format == Format::Raw && want.full {
+        grow(&part, want.format, want.capacity.unwrap_or(image.capacity), want.full)?;
+    }
     publish(dir, want)?;
     absent_is_fine(fs::remove_file(sidecar(dir, &want.uid))).map_err(failed)
 }
@@ -272,6 +275,20 @@ mod tests {
         let want = want(Format::Raw, 512);
         fs::write(part(dir.path(), &want.uid), vec![0; 1024]).unwrap();
         assert_eq!(finish(dir.path(), &want).unwrap_err().reason, "CapacityTooSmall");
+    }
+
+    #[test]
+    fn an_imported_raw_image_takes_all_its_space_when_that_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        for full in [false, true] {
+            let want = Desired { full, file: format!("shop.v-{full}.raw"), ..want(Format::Raw, 1 << 20) };
+            fs::write(part(dir.path(), &want.uid), "the image").unwrap();
+            File::options().write(true).open(part(dir.path(), &want.uid)).unwrap().set_len(4096).unwrap();
+            finish(dir.path(), &want).unwrap();
+            let file = dir.path().join(&want.file);
+            assert_eq!(fs::metadata(&file).unwrap().blocks() * 512 >= 1 << 20, full);
+            assert!(fs::read(&file).unwrap().starts_with(b"the image"));
+        }
     }
 
     #[test]

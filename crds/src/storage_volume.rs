@@ -48,9 +48,9 @@ use serde::{Deserialize, Serialize};
     .message("capacity may only grow: what lies at the end would be lost; make a smaller volume and copy")
     .field_path(".capacity")
     .reason(Reason::FieldValueForbidden))]
-#[x_kube(validation = Rule::new("!has(self.source) || !has(self.source.http) || self.format == 'Raw' || self.format == 'Qcow2'")
-    .message("an imported image must be Raw or Qcow2")
-    .field_path(".format"))]
+#[x_kube(validation = Rule::new("!has(self.source) || self.allocation == 'Thin' || self.format == 'Raw'")
+    .message("allocation Full with a source needs format Raw: a qcow2 image takes the space that it has")
+    .field_path(".allocation"))]
 pub struct StorageVolumeSpec {
     /// Name of the StoragePool. Cannot be changed.
     #[schemars(length(min = 1, max = 63))]
@@ -74,7 +74,8 @@ pub struct StorageVolumeSpec {
         .message("format cannot be changed; make another volume")
         .reason(Reason::FieldValueForbidden))]
     pub format: Format,
-    /// `Thin`: the file grows as the guest writes. `Full`: all its space is taken from the file system at once. Cannot be changed.
+    /// `Thin`: the file grows as the guest writes. `Full`: all its space is taken from the file system at once; with a source, only in format
+    /// Raw. Cannot be changed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("allocation cannot be changed; make another volume")

@@ -261,6 +261,9 @@ pub struct VolumeTemplate {
     .message("capacity is required for a blank volume; only one with a source can take its size from it")
     .field_path(".capacity")
     .reason(Reason::FieldValueRequired))]
+#[x_kube(validation = Rule::new("!has(self.source) || self.allocation == 'Thin' || self.format == 'Raw'")
+    .message("allocation Full with a source needs format Raw: a qcow2 image takes the space that it has")
+    .field_path(".allocation"))]
 pub struct TemplateSpec {
     /// Name of the StoragePool.
     #[schemars(length(min = 1, max = 63))]
@@ -273,7 +276,7 @@ pub struct TemplateSpec {
     /// Format of the file.
     #[serde(default)]
     pub format: Format,
-    /// When its space is taken.
+    /// When its space is taken; `Full` with a source only in format Raw.
     #[serde(default)]
     pub allocation: Allocation,
     /// Where the first contents come from. Absent: blank.

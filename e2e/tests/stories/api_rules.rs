@@ -82,6 +82,28 @@ async fn each_bad_manifest_is_refused_with_its_field_and_what_to_do() {
         (volume(json!({"capacity": null})), "capacity is required for a blank volume"),
         (volume(json!({"capacity": "0"})), "capacity must be more than 0"),
         (volume(json!({"format": "Vmdk"})), "spec.format: Unsupported value"),
+        (
+            volume(json!({"allocation": "Full", "source": {"http": {"url": "http://a/b", "insecure": true}}})),
+            "spec.allocation: Invalid value: allocation Full with a source needs format Raw",
+        ),
+        (
+            disks(template(json!({"allocation": "Full", "source": {"http": {"url": "http://a/b", "insecure": true}}}))),
+            "allocation Full with a source needs format Raw",
+        ),
+        (
+            disks(template(json!({"capacity": "1Gi", "source": {"http": {"url": "ftp://a/b", "insecure": true}}}))),
+            "url must be http://",
+        ),
+        (
+            json!({"apiVersion": "virtfleet.dev/v1alpha1", "kind": "VirtualMachine", "metadata": {"name": "a".repeat(62)},
+                "spec": {"cpu": {}, "memory": {"size": "1Gi"}, "disks": template(json!({"capacity": "1Gi"}))}}),
+            "must be at most 62 characters together",
+        ),
+        (vm(json!({"interfaces": [{"name": "L", "user": {}}]})), "name must be a DNS label"),
+        (
+            manifest("Host", "h", json!({"overcommit": {"memory": "x"}})),
+            "memory must be a decimal number of at least 1",
+        ),
         (http(json!({"url": "ftp://a/b", "insecure": true})), "url must be http://"),
         (http(json!({"url": "http://user:word@a/b", "insecure": true})), "without user or password"),
         (http(json!({"url": "http://a/b"})), "give a checksum"),
@@ -135,5 +157,8 @@ async fn what_is_fixed_at_creation_stays_so() {
     let pools = kube::Api::<crds::StoragePool>::all(story.client.clone());
     let refusal = pools.patch("fixed", &PatchParams::default(), &pool).await.unwrap_err().to_string();
     assert!(refusal.contains("dir cannot be changed"), "{refusal}");
+    let shared = Patch::Merge(json!({"spec": {"shared": true}}));
+    let refusal = pools.patch("fixed", &PatchParams::default(), &shared).await.unwrap_err().to_string();
+    assert!(refusal.contains("shared cannot be changed"), "{refusal}");
     story.end().await;
 }
