@@ -31,6 +31,7 @@ mod orphaned;
 mod pools;
 mod probes;
 mod renamed;
+mod rights;
 mod same_second;
 mod status_wiped;
 mod stop_and_start;
