@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-${VIRTFLEET_CACHE:-$HOME/.cache/virtfleet}/target}
+export CARGO_TARGET_DIR="$target"
 dev=$(mktemp -d)
 finish() {
     status=$?
