@@ -121,8 +121,10 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         path.parent() == Some(dir) && names::is_volume_file(&file, &namespace, &name)
     };
+    let left_over = files::of_volume(dir, &namespace, &name).map_err(broken)?;
     let mut known = volume.status.as_ref().and_then(|status| status.path.as_ref()).map(PathBuf::from);
-    if known.is_none() && !dir.join(&own).exists() {
+    // Without any file of its name there is nothing to take, and no domain is asked: one that hangs would delay every new volume beside it.
+    if known.is_none() && !left_over.is_empty() && !dir.join(&own).exists() {
         // What a domain of ours has is taken as it is: its object was lost, not its data.
         known = users::adopted(context, &namespace, in_pool).await?;
     }
@@ -131,7 +133,6 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         File::There { path, .. } | File::Lost { path } => path.clone(),
         File::Absent => String::new(),
     };
-    let left_over = files::of_volume(dir, &namespace, &name).map_err(broken)?;
     let concerned = match (goal, &file) {
         (Goal::Vanish { policy, .. }, File::There { .. }) => *policy == TeardownPolicy::Delete,
         (Goal::Exist(want), File::There { image: Ok(image), .. }) => want.capacity.is_some_and(|c| c > image.capacity),

@@ -272,6 +272,13 @@ impl Story {
         }
     }
 
+    /// Asks one of the bed's programs to end, as a restart of its service does; it comes back by itself.
+    pub fn end_program(&self, program: &str) {
+        if let Some(pid) = self.pid(program).and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
     /// Kills a program and keeps it down until it is released.
     pub fn hold(&self, program: &str) {
         fs::write(self.run.hold_file(program), "").unwrap_or_else(|error| panic!("{error}"));

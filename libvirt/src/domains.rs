@@ -134,7 +134,7 @@ impl Libvirt {
     pub async fn domain(&self, uuid: &str) -> Result<Option<DomainDetail>> {
         let uuid = uuid.to_owned();
         absent_as_none(
-            self.list("virDomainGetXMLDesc", move |connect| detail(&connect.lookup_domain_by_uuid_string(&uuid)?))
+            self.look("virDomainGetXMLDesc", move |connect| detail(&connect.lookup_domain_by_uuid_string(&uuid)?))
                 .await,
         )
     }

@@ -11,8 +11,10 @@ use virt::connect::Connect;
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Lists, reads and events.
+    /// Lists and events.
     List,
+    /// Looks at one domain, which wait as long as its QEMU hangs.
+    Looks,
     /// Everything that changes something.
     Steps,
     /// Guest agents, which answer when they like.
@@ -21,8 +23,8 @@ pub enum Lane {
 
 /// Calls at once on a connection: one less than libvirtd serves (`max_client_requests` = 5).
 const CALLS: usize = 4;
-/// Connections of each lane. With four for steps, sixteen hung guests are needed to delay another.
-const CONNECTIONS: [(Lane, usize); 3] = [(Lane::List, 1), (Lane::Steps, 4), (Lane::Agents, 1)];
+/// Connections of each lane. With four for looks and steps, sixteen hung guests are needed to delay another.
+const CONNECTIONS: [(Lane, usize); 4] = [(Lane::List, 1), (Lane::Looks, 4), (Lane::Steps, 4), (Lane::Agents, 1)];
 
 /// All connections to one libvirt.
 pub(crate) struct Lanes {
@@ -130,7 +132,7 @@ mod tests {
         let hung: Vec<_> = hung.collect();
         tokio::time::sleep(Duration::from_millis(100)).await;
         let begun = Instant::now();
-        for lane in [Lane::Steps, Lane::List, Lane::Agents] {
+        for lane in [Lane::Steps, Lane::List, Lane::Looks, Lane::Agents] {
             lanes.run(lane, "ninth", Duration::from_secs(1), |connect| connect.hostname()).await.unwrap();
         }
         assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());

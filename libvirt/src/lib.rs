@@ -2,7 +2,7 @@
 //! go in, facts come out. Does I/O.
 //!
 //! libvirtd serves five requests of a client connection at once, so there are several connections ([`lane`]): one for lists and
-//! events, four for steps, one for guest agents. A call that hangs keeps its place on one of them until libvirt answers; the others go on.
+//! events, four for looks at single domains, four for steps, one for guest agents. A call that hangs keeps its place on one of them until libvirt answers; the others go on.
 
 mod domains;
 pub mod error;
@@ -90,6 +90,14 @@ impl Libvirt {
         call: impl FnOnce(&virt::connect::Connect) -> Result<T, virt::error::Error> + Send + 'static,
     ) -> Result<T> {
         self.lanes.run(Lane::List, act, self.lanes.settings().call, call).await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        act: &'static str,
+        call: impl FnOnce(&virt::connect::Connect) -> Result<T, virt::error::Error> + Send + 'static,
+    ) -> Result<T> {
+        self.lanes.run(Lane::Looks, act, self.lanes.settings().call, call).await
     }
 
     async fn step<T: Send + 'static>(

@@ -95,6 +95,8 @@ pub enum How {
     BelowOverlay,
     /// As a disk of a machine that another host may run.
     Elsewhere,
+    /// Nobody can tell: libvirt does not answer for this domain.
+    Unknown,
 }
 
 /// A volume's file.
@@ -311,6 +313,7 @@ fn grow(want: &Desired, path: &str, capacity: u64, seen: &Observed) -> Next {
             }
             How::BelowOverlay => ("SnapshotsExist", format!("snapshots of {domain} lie on it; delete them first")),
             How::Elsewhere => ("InUse", format!("{domain} may run with it on another host; stop it there first")),
+            How::Unknown => ("InUse", format!("libvirt does not answer for domain {domain}, which may have it")),
         };
         return Next::Wait { until: None, why: Why::Held { reason, message } };
     }
@@ -334,7 +337,10 @@ fn vanish(policy: TeardownPolicy, seen: &Observed) -> Next {
             Next::Do(Step::Unlink { path: path.clone() })
         }
         (TeardownPolicy::Delete, File::There { .. }) => {
-            let mut domains: Vec<_> = seen.users.iter().map(|user| user.domain.clone()).collect();
+            let silent =
+                |how: &How| if *how == How::Unknown { " (or may: libvirt does not answer for it)" } else { "" };
+            let mut domains: Vec<_> =
+                seen.users.iter().map(|user| format!("{}{}", user.domain, silent(&user.how))).collect();
             domains.dedup();
             Next::Wait { until: None, why: Why::Named(domains) }
         }

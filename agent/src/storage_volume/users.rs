@@ -2,9 +2,10 @@
 
 use crate::context::Context;
 use crds::storage_volume::StorageVolume;
+use futures::future::join_all;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use libvirt::DomainDetail;
+use libvirt::{DomainDetail, Kind};
 use libvirt_xml::{Facts, facts};
 use plan::storage_volume::{How, User};
 use shell::Error;
@@ -17,9 +18,14 @@ use std::path::{Path, PathBuf};
 pub async fn users(context: &Context, volume: &StorageVolume, path: &Path) -> Result<Vec<User>, Error> {
     let mut users = Vec::new();
     for domain in context.libvirt.domains().await.map_err(passing)? {
-        let Some(detail) = context.libvirt.domain(&domain.uuid).await.map_err(passing)? else { continue };
         let ours = context.marks.owner(&domain.uuid).is_some_and(|owner| owner.cluster == context.cluster);
-        let how = how(&detail, path, ours)?;
+        let how = match context.libvirt.domain(&domain.uuid).await {
+            Ok(None) => None,
+            Ok(Some(detail)) => how(&detail, path, ours)?,
+            // A domain whose QEMU hangs.
+            Err(error) if error.kind == Kind::TimedOut => Some(How::Unknown),
+            Err(error) => return Err(passing(error)),
+        };
         users.extend(how.map(|how| User { domain: domain.name, how }));
     }
     users.extend(machines(context, volume));
@@ -37,8 +43,9 @@ pub async fn adopted(
     namespace: &str,
     is_ours: impl Fn(&PathBuf) -> bool,
 ) -> Result<Option<PathBuf>, Error> {
-    for uuid in context.marks.of_namespace(&context.cluster, namespace) {
-        let Some(detail) = context.libvirt.domain(&uuid).await.map_err(passing)? else { continue };
+    let uuids = context.marks.of_namespace(&context.cluster, namespace);
+    for looked in join_all(uuids.iter().map(|uuid| context.libvirt.domain(uuid))).await {
+        let Some(detail) = looked.map_err(passing)? else { continue };
         let files = both(&detail)?.into_iter().flat_map(|facts| facts.files).map(PathBuf::from);
         if let Some(path) = files.into_iter().find(&is_ours) {
             return Ok(Some(path));

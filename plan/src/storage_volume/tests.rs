@@ -89,8 +89,12 @@ fn a_volume_grows_through_the_guest_that_runs_with_it_and_else_by_itself() {
 #[test]
 fn a_volume_that_somebody_else_holds_waits_and_stays_usable() {
     let larger = Goal::Exist(Desired { capacity: Some(1024), ..want(false) });
-    for (how, reason) in [(How::RunsForeign, "InUse"), (How::Elsewhere, "InUse"), (How::BelowOverlay, "SnapshotsExist")]
-    {
+    for (how, reason) in [
+        (How::RunsForeign, "InUse"),
+        (How::Elsewhere, "InUse"),
+        (How::Unknown, "InUse"),
+        (How::BelowOverlay, "SnapshotsExist"),
+    ] {
         let seen = Observed { file: there(), users: vec![user(how)], ..seen() };
         let waits = next(&larger, &seen, NOW);
         assert!(
