@@ -21,7 +21,7 @@ part=$(mktemp -d "$cache/guest-part-XXXXXX")
 trap 'rm -rf "$part"' EXIT
 work=$part/work
 mkdir -p "$work/debs" "$work/root/bin" "$work/root/etc"
-(cd "$work/debs" && apt-get download -qq "$kernel" qemu-guest-agent >&2)
+(cd "$work/debs" && apt-get download -qq -o APT::Sandbox::User=root "$kernel" qemu-guest-agent >&2)
 for package in "$work"/debs/*.deb; do dpkg-deb -x "$package" "$work/packages"; done
 root=$work/root
 release=${kernel#linux-image-}
@@ -53,8 +53,9 @@ done | awk '$1 == "insmod" { print $2 }' | sort -u | while read -r file; do
     mkdir -p "$root/$(dirname "$inside")"
     cp "$file" "$root/$inside"
 done
-cp "$work/packages/lib/modules/$release/modules.builtin" "$work/packages/lib/modules/$release/modules.order" \
-    "$root/lib/modules/$release/"
+for list in builtin builtin.modinfo order; do
+    cp "$work/packages/lib/modules/$release/modules.$list" "$root/lib/modules/$release/"
+done
 depmod -b "$root" "$release"
 
 cp "$work/packages/boot/vmlinuz-$release" "$part/vmlinuz"
