@@ -6,7 +6,7 @@ use crds::storage_volume::Format;
 use futures::StreamExt;
 use ipnet::IpNet;
 use plan::storage_volume::{Desired, Source};
-use reqwest::header::{ACCEPT_ENCODING, ETAG, HeaderMap, IF_RANGE, LOCATION, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LOCATION, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,12 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
     }
     let response = get(&source.url, headers, place.allowed).await?;
     let resumes = response.status() == StatusCode::PARTIAL_CONTENT;
+    if resumes && !begins_at(&response, offset) {
+        // What is there and what came do not belong together: the next try begins anew.
+        files::discard(dir, &want.uid).map_err(broken)?;
+        let message = format!("the server was asked to go on after {offset} bytes and sent another part");
+        return Err(Failure::new("ImportFailed", message));
+    }
     let mut hash = Sha256::new();
     let (mut file, start) = if resumes {
         let mut file = files::open_part(&path, false).map_err(broken)?;
@@ -195,6 +201,13 @@ fn room(dir: &Path, want: &Desired, received: u64, more: u64) -> Result<(), Fail
         return Err(Failure::new("NoSpace", message));
     }
     Ok(())
+}
+
+/// Whether a part of the image that a server sent is the one that begins there.
+fn begins_at(response: &Response, offset: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let begin = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse::<u64>().ok());
+    offset > 0 && begin == Some(offset)
 }
 
 fn hash_all(file: &mut fs::File, hash: &mut Sha256) -> io::Result<()> {
@@ -306,6 +319,54 @@ fn root(error: &dyn std::error::Error) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Answers one request with a part of `image` that begins at `begin`.
+    async fn served(begin: usize, image: &'static [u8]) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/image", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            let (body, last) = (&image[begin..], image.len() - 1);
+            let head = format!(
+                "HTTP/1.1 206 Partial Content\r\nETag: \"x\"\r\nContent-Length: {}\r\nContent-Range: bytes {begin}-{last}/{}\r\n\r\n",
+                body.len(),
+                image.len()
+            );
+            stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn what_does_not_go_on_where_the_part_ends_is_not_put_behind_it() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        for (begin, whole) in [(4, true), (0, false), (6, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let url = served(begin, b"12345678").await;
+            let note = Sidecar { cluster: "c".into(), host: "h".into(), url: url.clone(), etag: Some("\"x\"".into()) };
+            fs::write(files::part(dir.path(), "u"), "1234").unwrap();
+            fs::write(files::sidecar(dir.path(), "u"), serde_json::to_vec(&note).unwrap()).unwrap();
+            let source = Source { url, sha256: None };
+            let want = Desired {
+                uid: "u".into(),
+                file: "shop.v-u.raw".into(),
+                format: crds::storage_volume::Format::Raw,
+                capacity: None,
+                full: false,
+                source: Some(source.clone()),
+            };
+            let allowed = ["127.0.0.1/32".parse().unwrap()];
+            let place = Place { dir: dir.path(), cluster: "c", host: "h", allowed: &allowed };
+            let result = import(&place, &want, &source, &Progress::default()).await;
+            assert_eq!(result.is_ok(), whole, "{begin}: {result:?}");
+            let file = fs::read(dir.path().join(&want.file)).ok();
+            assert_eq!(file.as_deref(), whole.then_some(&b"12345678"[..]));
+            assert!(!files::part(dir.path(), "u").exists());
+        }
+    }
 
     #[test]
     fn only_public_addresses_are_allowed_unless_the_administrator_says_otherwise() {
