@@ -148,6 +148,9 @@ pub fn finish(dir: &Path, want: &Desired) -> Result<(), Failure> {
     let part = part(dir, &want.uid);
     let failed = |error: io::Error| Failure::io("read the image", &error);
     let length = fs::symlink_metadata(&part).map_err(failed)?.len();
+    if length == 0 {
+        return Err(Failure { reason: "EmptyImage", message: "the server sent an empty file".into() });
+    }
     let bytes = header(&part).map_err(failed)?;
     let image = image::read(&bytes, length, want.format)
         .map_err(|unfit| Failure { reason: unfit.reason, message: unfit.message })?;
@@ -275,6 +278,14 @@ mod tests {
         let want = want(Format::Raw, 512);
         fs::write(part(dir.path(), &want.uid), vec![0; 1024]).unwrap();
         assert_eq!(finish(dir.path(), &want).unwrap_err().reason, "CapacityTooSmall");
+    }
+
+    #[test]
+    fn an_empty_image_is_no_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let want = want(Format::Raw, 512);
+        fs::write(part(dir.path(), &want.uid), "").unwrap();
+        assert_eq!(finish(dir.path(), &want).unwrap_err().reason, "EmptyImage");
     }
 
     #[test]

@@ -8,15 +8,15 @@ use crate::import::{self, Failure, Place};
 use crate::jobs::Progress;
 use crate::lanes::Turn;
 use crate::pool_directory;
-use crds::TeardownPolicy;
 use crds::host::HostPoolState;
 use crds::storage_volume::{StorageVolume, StorageVolumeStatus};
+use crds::{StoragePool, TeardownPolicy};
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use plan::names;
 use plan::storage_volume::status::{self, Outcome};
-use plan::storage_volume::{Desired, File, Goal, Growth, Next, Observed, Source, Step, Why, next, validate};
+use plan::storage_volume::{Desired, File, Goal, Growth, Job, Next, Observed, Source, Step, Why, next, validate};
 use shell::Error;
 use shell::retry::Case;
 use shell::status::{apply, beside};
@@ -45,6 +45,17 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
         Err(message) => {
             if let Some(until) = context.settles_until() {
                 return Ok(Case::Until(until));
+            }
+            if keeps_data(&goal) && pool(&context, &volume).is_none() {
+                context.jobs.cancel(&volume.uid().unwrap_or_default());
+                return report(
+                    &context,
+                    &volume,
+                    Some(&goal),
+                    &Outcome::Planned(&NOTHING, &Next::Done),
+                    Case::Converged,
+                )
+                .await;
             }
             return report(&context, &volume, Some(&goal), &Outcome::NoPool { message }, Case::Dependency).await;
         }
@@ -94,10 +105,27 @@ fn case(next: &Next) -> Case {
     }
 }
 
+/// What is looked at of a volume whose pool is no more.
+const NOTHING: Observed =
+    Observed { file: File::Absent, part: false, job: Job::None, users: Vec::new(), left_over: Vec::new() };
+
+/// Whether the volume goes without its file: then it needs no pool for that.
+fn keeps_data(goal: &Goal) -> bool {
+    match goal {
+        Goal::Exist(_) => false,
+        Goal::Vanish { policy, .. } => *policy != TeardownPolicy::Delete,
+    }
+}
+
+fn pool(context: &Context, volume: &StorageVolume) -> Option<Arc<StoragePool>> {
+    context.stores.pools.get(&ObjectRef::new(&volume.spec.storage_pool))
+}
+
 /// The pool's directory, when the pool is ready here.
 fn pool_dir(context: &Context, volume: &StorageVolume) -> Result<PathBuf, String> {
     let name = &volume.spec.storage_pool;
-    let pool = context.stores.pools.get(&ObjectRef::new(name)).ok_or(format!("there is no StoragePool {name}"))?;
+    let none = || format!("there is no StoragePool {name}; make it again with the path that it had");
+    let pool = pool(context, volume).ok_or_else(none)?;
     let entry = context.pools.lock().get(name).cloned().filter(|entry| Some(&entry.uid) == pool.metadata.uid.as_ref());
     let ready = entry.as_ref().is_some_and(|entry| entry.state == HostPoolState::Ready);
     if !ready || !context.marks.are_known() {

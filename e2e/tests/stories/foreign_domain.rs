@@ -39,6 +39,31 @@ async fn a_foreign_domain_of_the_name_is_a_conflict_and_stays_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_domain_of_another_cluster_is_foreign() {
+    let story = Story::new("alien").await;
+    let uuid = "0a1b2c3d-4e5f-4789-abcd-ef0123456789";
+    let mark = format!(
+        "<vf:owner xmlns:vf='https://virtfleet.dev/ns/domain/1' cluster='another' namespace='alien' name='web' uid='{uuid}' domain='{uuid}' run='stopped'/>"
+    );
+    let file = story.outside("node-a", "/var/lib/virtfleet/alien.xml");
+    let xml = format!(
+        "<domain type='qemu'><name>alien.web</name><uuid>{uuid}</uuid><metadata>{mark}</metadata><memory unit='MiB'>32</memory><os><type>hvm</type></os></domain>"
+    );
+    std::fs::write(&file, xml).unwrap();
+    story.virsh("node-a", &["define", &file.to_string_lossy()]).unwrap();
+    let before = story.virsh("node-a", &["dumpxml", "alien.web"]).unwrap();
+    story.apply(story.bare("web", json!({"placement": {"host": "node-a"}}))).await.unwrap();
+    let conditions = story.vm_is("web", "False", "Conflict").await.status.unwrap().conditions;
+    let told = &find(&conditions, Type::Ready).unwrap().message;
+    assert!(told.contains("machine alien/web of cluster another"), "{told}");
+    story.delete::<VirtualMachine>("web").await;
+    assert_eq!(story.virsh("node-a", &["dumpxml", "alien.web"]).unwrap(), before);
+    story.virsh("node-a", &["undefine", "alien.web"]).unwrap();
+    std::fs::remove_file(file).unwrap();
+    story.end().await;
+}
+
+#[tokio::test]
 async fn a_clone_that_carries_the_mark_along_is_nobodys() {
     let story = Story::new("cloned").await;
     story.apply(story.bare("web", json!({"placement": {"host": "node-a"}}))).await.unwrap();

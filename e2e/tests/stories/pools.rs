@@ -88,3 +88,25 @@ async fn no_blank_volume_is_made_in_the_place_of_a_directory_that_is_gone() {
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     story.end().await;
 }
+
+#[tokio::test]
+async fn a_volume_whose_pool_is_no_more_goes_without_its_file() {
+    let story = Story::new("poolless").await;
+    story.apply(story.volume_manifest("data", json!({"capacity": "1Mi", "host": "node-a"}))).await.unwrap();
+    let path = story.volume_is("data", "True", "Ready").await.status.unwrap().path.unwrap();
+    // Somebody takes the pool's finalizer off.
+    let pools = Api::<StoragePool>::all(story.client.clone());
+    pools.delete("poolless", &DeleteParams::default()).await.unwrap();
+    let off = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pools.patch("poolless", &PatchParams::default(), &off).await.unwrap();
+    until("the end of the pool", async || story.pool().await.map_or(Ok(()), |pool| Err(format!("{:?}", pool.status))))
+        .await;
+    story.delete::<StorageVolume>("data").await;
+    assert!(story.outside("node-a", &path).exists());
+    // Made again, it takes the hosts' pools back.
+    let dir = json!({"dir": {"path": "/var/lib/virtfleet/poolless"}});
+    story.apply(manifest("StoragePool", "poolless", dir)).await.unwrap();
+    story.apply(story.volume_manifest("more", json!({"capacity": "1Mi", "host": "node-a"}))).await.unwrap();
+    story.volume_is("more", "True", "Ready").await;
+    story.end().await;
+}
