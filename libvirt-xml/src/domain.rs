@@ -142,6 +142,8 @@ pub enum InterfaceKind {
 pub struct Facts {
     /// Every file that it names: disks of any owner with their backing chains, kernel and initrd.
     pub files: Vec<String>,
+    /// Those of its disks that are qcow2, and may lie over others.
+    pub layered: Vec<String>,
     /// All disk targets in use.
     pub targets: Vec<String>,
     /// Whether the guest agent's channel is connected.

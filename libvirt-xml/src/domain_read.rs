@@ -43,7 +43,11 @@ pub(crate) fn facts(tree: &Tree) -> Facts {
         .filter_map(|source| owned(tree.attribute(source, "file").or_else(|| tree.attribute(source, "dev"))))
         .collect();
     files.extend(["kernel", "initrd"].iter().filter_map(|name| tree.text_at(tree.top, &["os", name])));
+    let is_qcow2 = |disk: &Node| tree.child(*disk, "driver").and_then(|d| tree.attribute(d, "type")) == Some("qcow2");
+    let layered =
+        disks().filter(is_qcow2).filter_map(|disk| owned(tree.attribute(tree.child(disk, "source")?, "file")));
     Facts {
+        layered: layered.collect(),
         files,
         targets: disks().filter_map(|disk| owned(tree.attribute(tree.child(disk, "target")?, "dev"))).collect(),
         agent_connected: agent_channel(tree)

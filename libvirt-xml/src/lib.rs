@@ -9,6 +9,7 @@ mod domain_edit;
 mod domain_read;
 pub mod mark;
 pub mod pool;
+pub mod snapshot;
 mod tree;
 
 pub use capabilities::{Capabilities, DomainCapabilities};
