@@ -1,6 +1,7 @@
 //! The agent: brings one host's libvirtd to what Kubernetes says, and reports back.
 
 mod args;
+mod chains;
 mod context;
 mod files;
 mod guest;
@@ -11,6 +12,7 @@ mod jobs;
 mod lanes;
 mod libvirt_events;
 mod marks;
+mod snapshot;
 mod storage_pool;
 mod storage_volume;
 mod stores;

@@ -1,5 +1,6 @@
 //! A StorageVolume on this host: resolve, observe, plan, execute, and again until nothing is left to do; then report.
 
+use crate::chains;
 use crate::context::{Context, MANAGER};
 use crate::files;
 use crate::import::{self, Failure, Place};
@@ -11,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use libvirt_xml::facts;
+use libvirt_xml::snapshot::Snapshot;
 use plan::names;
 use plan::storage_volume::status::{self, Outcome};
 use plan::storage_volume::{Desired, File, Goal, Next, Observed, Source, Step, Why, next, validate};
@@ -105,13 +107,20 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         path.parent() == Some(dir) && names::is_volume_file(&file, &namespace, &name)
     };
+    // A domain may be on a snapshot's overlay over the volume's own file.
+    let base = |path: PathBuf| {
+        let file = path.file_name()?.to_string_lossy().into_owned();
+        let stem = names::stem(&file).filter(|stem| names::is_stem_of(stem, &namespace, &name))?;
+        let own = || dir.join(format!("{stem}.{}", volume.spec.format.as_str()));
+        (path.parent() == Some(dir)).then(|| if in_pool(&path) { path.clone() } else { own() })
+    };
     let known = volume.status.as_ref().and_then(|status| status.path.as_ref()).map(PathBuf::from).filter(in_pool);
     let path = known.clone().unwrap_or_else(|| dir.join(&own));
     let file = match (files::look(&path).map_err(broken)?, known) {
         (Some(there), _) => there,
         (None, Some(known)) => File::Lost { path: known.display().to_string() },
         // What a domain of ours has is taken as it is: its object was lost, not its data.
-        (None, None) => match adopted(context, &namespace, in_pool).await? {
+        (None, None) => match adopted(context, &namespace, base).await? {
             Some(path) => files::look(&path).map_err(broken)?.unwrap_or(File::Absent),
             None => File::Absent,
         },
@@ -122,8 +131,9 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
     };
     let left_over = files::of_volume(dir, &namespace, &name).map_err(broken)?;
     let goes = matches!((goal, &file), (Goal::Vanish { policy: TeardownPolicy::Delete, .. }, File::There { .. }));
-    let mut users = Vec::new();
+    let (mut users, mut overlays) = (Vec::new(), Vec::new());
     if goes {
+        overlays = chains::over(Path::new(&taken)).map_err(broken)?.into_iter().map(|overlay| overlay.path).collect();
         users = named_by(context, Path::new(&taken)).await?;
         // In a shared pool the domain may be another host's.
         let machines = volume.status.iter().flat_map(|status| &status.used_by);
@@ -133,6 +143,7 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
     }
     Ok(Observed {
         named_by: users,
+        overlays,
         left_over: left_over.into_iter().filter(|file| *file != own && !taken.ends_with(file)).collect(),
         part: files::part(dir, &uid).exists(),
         job: context.jobs.of(&uid),
@@ -144,33 +155,42 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
 async fn adopted(
     context: &Context,
     namespace: &str,
-    is_ours: impl Fn(&PathBuf) -> bool,
+    base: impl Fn(PathBuf) -> Option<PathBuf>,
 ) -> Result<Option<PathBuf>, Error> {
     for uuid in context.marks.of_namespace(&context.cluster, namespace) {
-        if let Some(path) = files_of(context, &uuid).await?.into_iter().map(PathBuf::from).find(&is_ours) {
+        if let Some(path) = files_of(context, &uuid).await?.into_iter().map(PathBuf::from).find_map(&base) {
             return Ok(Some(path));
         }
     }
     Ok(None)
 }
 
-/// Domains, running or not and whosever, that name the file.
+/// Domains, running or not and whosever, that name the file or one of the volume's that lie over it, also in a snapshot.
 async fn named_by(context: &Context, path: &Path) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
+    let (path, mut users) = (path.display().to_string(), Vec::new());
     for domain in context.libvirt.domains().await.map_err(passing)? {
-        if files_of(context, &domain.uuid).await?.iter().any(|file| Path::new(file) == path) {
-            names.push(domain.name);
+        if files_of(context, &domain.uuid).await?.iter().any(|file| names::is_same_volume(file, &path)) {
+            users.push(domain.name);
         }
     }
-    Ok(names)
+    Ok(users)
 }
 
 async fn files_of(context: &Context, uuid: &str) -> Result<Vec<String>, Error> {
+    let unreadable = |error: libvirt_xml::Error| Error::Passing { act: "read a domain", message: error.to_string() };
     let Some(detail) = context.libvirt.domain(uuid).await.map_err(passing)? else { return Ok(Vec::new()) };
-    let xml = [Some(detail.inactive_xml), detail.live_xml];
-    let facts = xml.iter().flatten().map(|xml| facts(xml)).collect::<Result<Vec<_>, _>>();
-    let facts = facts.map_err(|error| Error::Passing { act: "read a domain", message: error.to_string() })?;
-    Ok(facts.into_iter().flat_map(|facts| facts.files).collect())
+    let mut files = Vec::new();
+    for xml in [Some(detail.inactive_xml), detail.live_xml].iter().flatten() {
+        let facts = facts(xml).map_err(unreadable)?;
+        files.extend(facts.layered.iter().flat_map(|file| chains::below(file)));
+        files.extend(facts.files);
+    }
+    if detail.snapshots > 0 {
+        for snapshot in context.libvirt.snapshots(uuid).await.map_err(passing)?.unwrap_or_default() {
+            files.extend(Snapshot::parse(&snapshot.xml).map_err(unreadable)?.files);
+        }
+    }
+    Ok(files)
 }
 
 fn passing(error: libvirt::Error) -> Error {

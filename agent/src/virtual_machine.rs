@@ -2,7 +2,7 @@
 
 mod execute;
 pub mod memory;
-mod observe;
+pub mod observe;
 mod resolve;
 
 use crate::context::{Context, MANAGER};
@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt};
 use libvirt::Kind;
 use observe::Sight;
+use plan::virtual_machine::power::is_merged_by_libvirt;
 use plan::virtual_machine::status::{self, Guest, Look, Outcome};
 use plan::virtual_machine::{Desired, Goal, Invalid, Next, Observed, Resolved, Step, Vanish, Why, next, validate};
 use shell::Error;
@@ -154,6 +155,10 @@ async fn report(
     if let (End::Unreachable(_), Some(until)) = (&reached.end, context.settles_until()) {
         return Ok(Case::Until(until));
     }
+    if is_merged_off(&reached) {
+        // Only libvirt has it on, for a while.
+        return Ok(Case::Dependency);
+    }
     let none = VirtualMachineStatus::default();
     let previous = vm.status.as_ref().unwrap_or(&none);
     let guest = guest(context, reached.seen.as_ref()).await;
@@ -193,13 +198,23 @@ async fn report(
     }
 }
 
+/// Whether the domain is off for everybody but libvirt, which merges a snapshot of it.
+fn is_merged_off(reached: &Reached) -> bool {
+    match (&reached.end, &reached.seen) {
+        (End::Planned(Next::Wait { why: Why::Snapshot(_), .. }), Some(Observed::Ours(seen))) => {
+            is_merged_by_libvirt(seen.mark.run, seen.state)
+        }
+        _ => false,
+    }
+}
+
 fn case(next: &Next, guest: Option<&Guest>, status: &VirtualMachineStatus) -> Case {
     match next {
         Next::Wait { until: Some(until), .. } => Case::Until(*until),
         Next::Wait { until: None, why: Why::Volumes(_) } => Case::Dependency,
-        Next::Wait { until: None, why: Why::Shutdown | Why::Backoff } | Next::Refuse { .. } | Next::Do(_) => {
-            Case::Dependency
-        }
+        Next::Wait { until: None, why: Why::Shutdown | Why::Backoff | Why::Snapshot(_) }
+        | Next::Refuse { .. }
+        | Next::Do(_) => Case::Dependency,
         Next::Done if guest.is_some() && status.interfaces.iter().any(|nic| nic.addresses.is_empty()) => {
             Case::Until(Timestamp::now() + ADDRESS_SOON)
         }

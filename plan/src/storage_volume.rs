@@ -5,6 +5,7 @@
 
 pub mod binding;
 pub mod image;
+pub mod overlay;
 pub mod status;
 
 use crate::names;
@@ -66,6 +67,8 @@ pub struct Observed {
     pub named_by: Vec<String>,
     /// Files of earlier volumes of this name, whose objects are gone.
     pub left_over: Vec<String>,
+    /// Files over the volume's own that snapshots made, those that lie over others first; looked up only when it is to go.
+    pub overlays: Vec<String>,
 }
 
 /// A volume's file.
@@ -250,8 +253,9 @@ fn vanish(policy: TeardownPolicy, seen: &Observed) -> Next {
         return Next::Do(Step::Discard);
     }
     match (policy, &seen.file) {
+        // The volume's own last: it is what the others are known by.
         (TeardownPolicy::Delete, File::There { path, .. }) if seen.named_by.is_empty() => {
-            Next::Do(Step::Unlink { path: path.clone() })
+            Next::Do(Step::Unlink { path: seen.overlays.first().unwrap_or(path).clone() })
         }
         (TeardownPolicy::Delete, File::There { .. }) => {
             Next::Wait { until: None, why: Why::Named(seen.named_by.clone()) }
