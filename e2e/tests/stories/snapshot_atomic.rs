@@ -30,6 +30,30 @@ async fn a_third_disk_that_fails_leaves_nothing_of_the_other_two() {
 }
 
 #[tokio::test]
+async fn a_file_of_the_overlays_name_is_never_overwritten_not_even_an_empty_one() {
+    let story = Story::alone("occupied").await;
+    story.apply(story.with_disks("web", &[("a", "Raw"), ("b", "Raw")], json!({}))).await.unwrap();
+    story.vm_is("web", "True", "Running").await;
+    let before = story.sources("web");
+    let pid = story.pid("agent-node-a");
+    story.hold("agent-node-a");
+    let object = story.apply(story.snapshot_manifest("before", "web", json!({}))).await.unwrap();
+    let uid = object.metadata.uid.unwrap();
+    let overlay = before[1].replace(".raw", &format!(".before-{}", &uid[..8]));
+    let file = story.outside("node-a", &overlay);
+    fs::write(&file, "").unwrap();
+    story.release("agent-node-a");
+    story.back("agent-node-a", pid).await;
+    story.snapshot_is("before", "False", "FileExists").await;
+    assert_eq!((story.sources("web"), story.pool_files().len()), (before, 3));
+    // Its object goes without it.
+    story.delete::<Snapshot>("before").await;
+    assert_eq!(fs::metadata(&file).unwrap().len(), 0);
+    fs::remove_file(file).unwrap();
+    story.end().await;
+}
+
+#[tokio::test]
 async fn what_libvirt_refuses_is_told_and_leaves_nothing() {
     let story = Story::new("refused-take").await;
     story.apply(story.with_disks("web", &[("a", "Raw"), ("b", "Raw")], json!({}))).await.unwrap();
