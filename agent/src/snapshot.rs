@@ -77,7 +77,9 @@ pub fn vanish(snapshot: &Snapshot) -> Option<(TeardownPolicy, String)> {
 fn must_be_fresh(step: &Step) -> bool {
     match step {
         Step::Prepare { .. } => false,
-        Step::Discard { .. } | Step::Take { .. } | Step::Claim { .. } | Step::Merge => true,
+        Step::Discard { .. } | Step::Take { .. } | Step::Claim { .. } | Step::Merge | Step::Settle | Step::Forget => {
+            true
+        }
     }
 }
 

@@ -191,6 +191,26 @@ pub fn mark_of(xml: &str) -> Result<Option<Mark>, Error> {
     Ok(mark::of(&Tree::parse(xml)?))
 }
 
+/// A file that was merged into the one below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// The file that is gone.
+    pub overlay: String,
+    /// The file that holds all now.
+    pub below: String,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// A domain's inactive XML with each disk off files that were merged, when it names any; all else survives.
+///
+/// # Errors
+/// When it is not XML, or a path cannot be carried by it.
+pub fn without_merged(inactive_xml: &str, merged: &[Merged]) -> Result<Option<String>, Error> {
+    let mut tree = Tree::parse(inactive_xml)?;
+    Ok(if domain_edit::take_off(&mut tree, merged)? { Some(tree.write()?) } else { None })
+}
+
 /// What a domain's XML tells beyond what we own.
 ///
 /// # Errors

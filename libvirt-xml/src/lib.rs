@@ -13,7 +13,10 @@ pub mod snapshot;
 mod tree;
 
 pub use capabilities::{Capabilities, DomainCapabilities};
-pub use domain::{Accelerator, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, facts, mark_of};
+pub use domain::{
+    Accelerator, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, Merged, facts, mark_of,
+    without_merged,
+};
 pub use mark::{Mark, Owner, Run};
 pub use pool::Pool;
 

@@ -84,6 +84,17 @@ impl Libvirt {
         self.make("virDomainSnapshotCreateXML(REDEFINE)", uuid, xml, flags).await
     }
 
+    /// Removes the record of a snapshot and nothing else.
+    pub async fn forget_snapshot(&self, uuid: &str, name: &str) -> Result<()> {
+        let (uuid, name) = (uuid.to_owned(), name.to_owned());
+        let call = move |connect: &Connect| {
+            let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
+            let only_record = sys::VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY;
+            Domain::lookup_snapshot_by_name(&domain, &name, 0)?.delete(only_record)
+        };
+        self.step("virDomainSnapshotDelete(METADATA_ONLY)", self.lanes.settings().call, call).await
+    }
+
     async fn make(&self, act: &'static str, uuid: &str, xml: String, flags: u32) -> Result<()> {
         let uuid = uuid.to_owned();
         let call = move |connect: &Connect| {

@@ -73,6 +73,8 @@ pub struct Seen {
     pub attempt: Attempt,
     /// Another snapshot of the domain that is being merged.
     pub merging: Option<String>,
+    /// Whether the snapshot was merged and libvirt died before it noted that.
+    pub merged: Merged,
     /// Whether this host's libvirt can merge external snapshots: what could never be removed is not taken.
     pub can_merge: bool,
 }
@@ -125,6 +127,17 @@ pub enum OverlayFile {
     Other,
 }
 
+/// Whether a snapshot was merged though its record is there. libvirt removes an overlay when all that is in it lies in the file below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// An overlay of it is there.
+    No,
+    /// Its overlays are gone, the files below them are there, and the machine's definition still names one that is gone.
+    InFiles,
+    /// The same, and the machine's definition names none.
+    Everywhere,
+}
+
 /// What an agent tried last for a snapshot; it may be forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
@@ -174,6 +187,10 @@ pub enum Step {
     },
     /// Begin to merge it.
     Merge,
+    /// Take the machine's definition off overlays that were merged and are gone.
+    Settle,
+    /// Remove the record of one that is merged.
+    Forget,
 }
 
 /// The answer.

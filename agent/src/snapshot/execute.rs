@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::Take;
 use libvirt_xml::snapshot::{Request, claimed};
+use libvirt_xml::without_merged;
 use plan::snapshot::Step;
 use shell::Error;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,15 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
         Step::Claim { uid } => {
             claim(context, sight, uid.as_deref()).await?;
             "claim"
+        }
+        Step::Settle => {
+            settle(context, sight).await?;
+            "take the definition off what was merged"
+        }
+        Step::Forget => {
+            let forgotten = context.libvirt.forget_snapshot(&sight.uuid, &of.name_any()).await;
+            forgotten.map_err(|error| Error::Passing { act: "remove a record", message: error.to_string() })?;
+            "remove its record"
         }
         Step::Merge => {
             merge(context, of, sight);
@@ -81,6 +91,8 @@ fn prepare(path: &Path, below: &str, format: Format, capacity: u64) -> Result<()
 fn discard(path: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("remove the overlay", &error);
     if path.exists() && chains::is_blank(path).map_err(failed)? {
+        // QEMU locks what it writes to: it may be on it though libvirt, which died, does not know.
+        files::qemu_img(&["info", "-f", "qcow2"], path, &[])?;
         files::unlink(path).map_err(failed)?;
     }
     files::unlink(&part(path)).map_err(failed)
@@ -101,6 +113,15 @@ async fn claim(context: &Context, sight: &Sight, uid: Option<&str>) -> Result<()
     let xml = claimed(&record.xml, uid).map_err(|error| failed(error.to_string()))?;
     let written = context.libvirt.redefine_snapshot(&sight.uuid, xml, record.current).await;
     written.map_err(|error| failed(error.to_string()))
+}
+
+async fn settle(context: &Context, sight: &Sight) -> Result<(), Error> {
+    let failed = |message: String| Error::Passing { act: "take the definition off what was merged", message };
+    let xml = without_merged(&sight.inactive_xml, &sight.merged).map_err(|error| failed(error.to_string()))?;
+    match xml {
+        Some(xml) => context.libvirt.define(xml).await.map_err(|error| failed(error.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// libvirt goes on with it whatever becomes of this agent.

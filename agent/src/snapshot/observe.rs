@@ -9,7 +9,7 @@ use crds::virtual_machine::VirtualMachine;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::{DomainDetail, SnapshotDetail};
-use libvirt_xml::{DiskFormat, Domain, facts, mark_of, snapshot};
+use libvirt_xml::{DiskFormat, Domain, Merged, facts, mark_of, snapshot};
 use plan::names;
 use plan::snapshot::status::was_there;
 use plan::snapshot::{Attempt, Observed, Overlay, OverlayFile, Reason, Seen, SeenDisk};
@@ -28,6 +28,10 @@ pub struct Sight {
     pub uuid: String,
     /// libvirt's record of the snapshot of this name.
     pub record: Option<SnapshotDetail>,
+    /// The domain's inactive XML; empty without one.
+    pub inactive_xml: String,
+    /// Overlays of the snapshot that were merged, when all were.
+    pub merged: Vec<Merged>,
     /// Bytes that the guest sees of the files that the snapshot keeps.
     pub sizes: BTreeMap<String, u64>,
 }
@@ -37,7 +41,10 @@ pub struct Sight {
 /// # Errors
 /// libvirt's answer.
 pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight> {
-    let nothing = |observed| Ok(Sight { observed, uuid: String::new(), record: None, sizes: BTreeMap::new() });
+    let nothing = |observed| {
+        let (uuid, inactive_xml) = (String::new(), String::new());
+        Ok(Sight { observed, uuid, record: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
+    };
     let no_domain = |word, message: String| nothing(Observed::NoDomain(Reason::new(word, message)));
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
     let Some(vm) = context.stores.machines.get(&ObjectRef::new(machine).within(&namespace)) else {
@@ -66,8 +73,10 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let kept = snapshots.iter().filter(|snapshot| snapshot.name == name).flat_map(|snapshot| &snapshot.disks);
     let sizes = kept.filter_map(|disk| Some((disk.file.clone(), capacity(&disk.file, disk.format)?))).collect();
     let record = records.into_iter().find(|record| record.name == name);
-    let seen = seen(context, of, &vm, detail, &domain, snapshots)?;
-    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, record, sizes })
+    let merged = snapshots.iter().find(|snapshot| snapshot.name == name).map(gone_overlays).unwrap_or_default();
+    let inactive_xml = detail.inactive_xml.clone();
+    let seen = seen(context, of, &vm, detail, &domain, snapshots, &merged)?;
+    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, record, sizes, inactive_xml, merged })
 }
 
 /// The domain with the machine's mark, of whatever uid.
@@ -100,6 +109,7 @@ fn seen(
     detail: DomainDetail,
     domain: &Domain,
     snapshots: Vec<snapshot::Snapshot>,
+    merged: &[Merged],
 ) -> libvirt::Result<Seen> {
     let own = facts(&detail.inactive_xml).map_err(unreadable)?;
     let live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?.unwrap_or_default();
@@ -126,6 +136,7 @@ fn seen(
             capacity: size,
         }
     };
+    let names_merged = own.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
     let is_own = |target: &&String| domain.disks.iter().any(|disk| disk.target == **target);
     let state = state(detail.summary.state);
     let attempt = match context.attempts.of(&uid) {
@@ -146,8 +157,23 @@ fn seen(
         was_there: of.status.as_ref().is_some_and(was_there),
         attempt,
         merging: context.attempts.merging(&namespace, machine, Some(&uid)),
+        merged: match (merged.is_empty(), names_merged) {
+            (true, _) => plan::snapshot::Merged::No,
+            (false, true) => plan::snapshot::Merged::InFiles,
+            (false, false) => plan::snapshot::Merged::Everywhere,
+        },
         can_merge: context.facts.lock().as_ref().is_some_and(|facts| facts.capabilities.external_snapshot),
     })
+}
+
+/// The snapshot's overlays with the files below them, when each overlay is gone and each file below is there.
+fn gone_overlays(snapshot: &snapshot::Snapshot) -> Vec<Merged> {
+    let gone = |path: &str| fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let merged = snapshot.disks.iter().map(|disk| {
+        let overlay = disk.overlay.clone().filter(|overlay| gone(overlay) && Path::new(&disk.file).is_file())?;
+        Some(Merged { overlay, below: disk.file.clone(), format: disk.format })
+    });
+    merged.collect::<Option<Vec<_>>>().unwrap_or_default()
 }
 
 /// Where a disk goes on: beside the first of its files that is a volume's in a pool of ours.

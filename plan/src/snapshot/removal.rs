@@ -1,6 +1,6 @@
 //! How a snapshot goes, and what blocks it. Pure.
 
-use super::{Attempt, Next, Reason, Seen, Step, discard, find, wait};
+use super::{Attempt, Merged, Next, Reason, Seen, Step, discard, find, wait};
 use crate::virtual_machine::State;
 use crds::TeardownPolicy;
 use jiff::Timestamp;
@@ -30,6 +30,11 @@ fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
     }
     if let Some(other) = &seen.merging {
         return wait("Merging", format!("snapshot {other} of the machine is being merged first"));
+    }
+    match seen.merged {
+        Merged::No => {}
+        Merged::InFiles => return Next::Do(Step::Settle),
+        Merged::Everywhere => return Next::Do(Step::Forget),
     }
     if let Some(why) = blocker(found, seen) {
         return Next::Blocked { until: None, why };

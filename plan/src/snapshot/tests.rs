@@ -122,6 +122,7 @@ impl Model {
             was_there: false,
             attempt: self.attempt.clone(),
             merging: None,
+            merged: Merged::No,
             can_merge: true,
         }
     }
@@ -155,6 +156,7 @@ impl Model {
                 self.snapshots.iter_mut().find(|s| s.name == "before").unwrap().uid.clone_from(uid);
                 "claim"
             }
+            Step::Settle | Step::Forget => panic!("it was not merged"),
             Step::Merge => {
                 self.merge();
                 "merge"
@@ -380,6 +382,18 @@ fn deletion_merges_or_says_what_blocks_it_and_what_goes_first() {
     assert_eq!(domain(State::Paused).with(ours(None)).refused(&delete), "GuestPaused");
     let internal = somebodys("before", Place::Internal, None, Some(UID));
     assert_eq!(domain(State::Paused).with(internal).next(&delete), Next::Do(Step::Merge));
+}
+
+#[test]
+fn the_record_of_what_libvirt_merged_as_it_died_is_removed_alone() {
+    let host = domain(State::Running).with(somebodys("before", Place::External, None, Some(UID)));
+    for (merged, step) in [(Merged::InFiles, Step::Settle), (Merged::Everywhere, Step::Forget)] {
+        let seen = || Observed::Domain(Box::new(Seen { merged, ..host.seen() }));
+        assert_eq!(next(&gone(TeardownPolicy::Delete), &seen(), now()), Next::Do(step));
+        // Only what was asked to go is known to have been merged: else somebody removed its files.
+        assert_eq!(next(&exist(Method::Auto), &seen(), now()), Next::Done);
+        assert_eq!(next(&gone(TeardownPolicy::Retain), &seen(), now()), Next::Do(Step::Claim { uid: None }));
+    }
 }
 
 #[test]
