@@ -5,9 +5,10 @@ use crate::guest::Guests;
 use crate::jobs::Jobs;
 use crate::lanes::Lanes;
 use crate::marks::Marks;
+use crate::snapshot::attempts::Attempts;
 use crate::virtual_machine::memory::Memory;
 use crds::host::HostPool;
-use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
+use crds::{Host, Snapshot, StoragePool, StorageVolume, VirtualMachine};
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::runtime::reflector::Store;
@@ -55,6 +56,8 @@ pub struct Context {
     pub lanes: Lanes,
     /// Imports under way.
     pub jobs: Jobs,
+    /// What is tried for snapshots.
+    pub attempts: Attempts,
     /// What is known of each domain's starts and stops, by UUID.
     pub memory: Shared<BTreeMap<String, Memory>>,
     /// What was seen of the API server's history.
@@ -88,6 +91,8 @@ pub struct Stores {
     pub volumes: Store<StorageVolume>,
     /// Machines bound here.
     pub machines: Store<VirtualMachine>,
+    /// Snapshots of machines bound here.
+    pub snapshots: Store<Snapshot>,
 }
 
 /// A queue for each kind that has passes.
@@ -98,6 +103,8 @@ pub struct Queues {
     pub volumes: Queue<StorageVolume>,
     /// Machines.
     pub machines: Queue<VirtualMachine>,
+    /// Snapshots.
+    pub snapshots: Queue<Snapshot>,
 }
 
 /// A libvirtd that restarts, and an agent that starts, take less than this: nobody is told of what passes meanwhile.

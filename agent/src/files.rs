@@ -204,17 +204,25 @@ pub fn grow(path: &Path, format: Format, capacity: u64, full: bool) -> Result<()
 
 /// The file is on the disk before its name is.
 fn publish(dir: &Path, want: &storage_volume::Desired) -> Result<(), Failure> {
-    let part = part(dir, &want.uid);
-    let rename = || {
-        open_part(&part, false)?.sync_all()?;
-        renameat_with(CWD, &part, CWD, dir.join(&want.file), RenameFlags::NOREPLACE)?;
-        File::open(dir)?.sync_all()
-    };
-    rename().map_err(|error| Failure::io("give the file its name", &error))
+    give_name(&part(dir, &want.uid), &dir.join(&want.file))
+        .map_err(|error| Failure::io("give the file its name", &error))
 }
 
-/// `qemu-img`: no word of a user's is among its arguments (the part's name is made of the object's UID).
-fn qemu_img(before: &[&str], file: &Path, after: &[&str]) -> Result<(), Failure> {
+/// Gives a file that is whole its name, which nothing may have yet.
+///
+/// # Errors
+/// The file system's.
+pub fn give_name(part: &Path, path: &Path) -> io::Result<()> {
+    open_part(part, false)?.sync_all()?;
+    renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+/// `qemu-img`: no word of a user's is among its arguments but labels within a path that begins with a pool's.
+///
+/// # Errors
+/// What it said.
+pub fn qemu_img(before: &[&str], file: &Path, after: &[&str]) -> Result<(), Failure> {
     let output = Command::new("qemu-img").args(before).arg(file).args(after).env("LC_ALL", "C").output();
     let output = output.map_err(|error| Failure::io("run qemu-img", &error))?;
     if output.status.success() {

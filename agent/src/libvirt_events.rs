@@ -2,6 +2,7 @@
 
 use crate::context::{Context, HostFacts};
 use crate::marks::Known;
+use crate::snapshot::push_of_machine;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::{DomainEvent, DomainState, Event, Link};
@@ -23,6 +24,7 @@ pub async fn miss(context: Arc<Context>) {
             told = since;
             context.queues.machines.push_all(&context.stores.machines.state());
             context.queues.volumes.push_all(&context.stores.volumes.state());
+            context.queues.snapshots.push_all(&context.stores.snapshots.state());
             context.host_changed.notify_one();
         }
     }
@@ -58,6 +60,7 @@ async fn connected(context: &Context) {
     }
     context.queues.pools.push_all(&context.stores.pools.state());
     context.queues.volumes.push_all(&context.stores.volumes.state());
+    context.queues.snapshots.push_all(&context.stores.snapshots.state());
     context.queues.machines.push_all(&context.stores.machines.state());
     context.host_changed.notify_one();
 }
@@ -123,6 +126,7 @@ async fn domain(context: &Context, uuid: &str, name: String, kind: DomainEvent) 
     }
     for owner in before.into_iter().chain(context.marks.owner(uuid)).filter(|owner| owner.cluster == context.cluster) {
         context.queues.machines.push(ObjectRef::new(&owner.name).within(&owner.namespace));
+        push_of_machine(context, &owner.namespace, &owner.name, None);
     }
     context.host_changed.notify_one();
 }

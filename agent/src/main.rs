@@ -1,6 +1,7 @@
 //! The agent: brings one host's libvirtd to what Kubernetes says, and reports back.
 
 mod args;
+mod chains;
 mod context;
 mod files;
 mod guest;
@@ -12,6 +13,7 @@ mod lanes;
 mod libvirt_events;
 mod marks;
 mod pool_directory;
+mod snapshot;
 mod storage_pool;
 mod storage_volume;
 mod stores;

@@ -2,6 +2,7 @@
 
 mod users;
 
+use crate::chains;
 use crate::context::{Context, MANAGER};
 use crate::files;
 use crate::import::{self, Failure, Place};
@@ -106,8 +107,14 @@ fn case(next: &Next) -> Case {
 }
 
 /// What is looked at of a volume whose pool is no more.
-const NOTHING: Observed =
-    Observed { file: File::Absent, part: false, job: Job::None, users: Vec::new(), left_over: Vec::new() };
+const NOTHING: Observed = Observed {
+    file: File::Absent,
+    part: false,
+    job: Job::None,
+    users: Vec::new(),
+    left_over: Vec::new(),
+    overlays: Vec::new(),
+};
 
 /// Whether the volume goes without its file: then it needs no pool for that.
 fn keeps_data(goal: &Goal) -> bool {
@@ -149,12 +156,19 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         path.parent() == Some(dir) && names::is_volume_file(&file, &namespace, &name)
     };
+    // A domain may be on a snapshot's overlay over the volume's own file.
+    let base = |path: PathBuf| {
+        let file = path.file_name()?.to_string_lossy().into_owned();
+        let stem = names::stem(&file).filter(|stem| names::is_stem_of(stem, &namespace, &name))?;
+        let own = || dir.join(format!("{stem}.{}", volume.spec.format.as_str()));
+        (path.parent() == Some(dir)).then(|| if in_pool(&path) { path.clone() } else { own() })
+    };
     let left_over = files::of_volume(dir, &namespace, &name).map_err(broken)?;
     let mut known = volume.status.as_ref().and_then(|status| status.path.as_ref()).map(PathBuf::from);
     // Without any file of its name there is nothing to take, and no domain is asked: one that hangs would delay every new volume beside it.
     if known.is_none() && !left_over.is_empty() && !dir.join(&own).exists() {
         // What a domain of ours has is taken as it is: its object was lost, not its data.
-        known = users::adopted(context, &namespace, in_pool).await?;
+        known = users::adopted(context, &namespace, base).await?;
     }
     let file = files::find(&dir.join(&own), known, in_pool).map_err(broken)?;
     let taken = match &file {
@@ -166,9 +180,14 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         (Goal::Exist(want), File::There { image: Ok(image), .. }) => want.capacity.is_some_and(|c| c > image.capacity),
         (Goal::Exist(_), File::There { image: Err(_), .. }) | (_, File::Absent | File::Lost { .. }) => false,
     };
-    let users = if concerned { users::users(context, volume, Path::new(&taken)).await? } else { Vec::new() };
+    let (mut users, mut overlays) = (Vec::new(), Vec::new());
+    if concerned {
+        overlays = chains::over(Path::new(&taken)).map_err(broken)?.into_iter().map(|overlay| overlay.path).collect();
+        users = users::users(context, volume, Path::new(&taken)).await?;
+    }
     Ok(Observed {
         users,
+        overlays,
         left_over: left_over.into_iter().filter(|file| *file != own && !taken.ends_with(file)).collect(),
         part: files::part(dir, &uid).exists(),
         job: context.jobs.of(&uid),

@@ -6,8 +6,9 @@ use crate::guest::Guests;
 use crate::jobs::Jobs;
 use crate::lanes::Lanes;
 use crate::marks::Marks;
-use crate::{heartbeat, host, libvirt_events, storage_pool, storage_volume, virtual_machine};
-use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
+use crate::snapshot::attempts::Attempts;
+use crate::{heartbeat, host, libvirt_events, snapshot, storage_pool, storage_volume, virtual_machine};
+use crds::{Host, Snapshot, StoragePool, StorageVolume, VirtualMachine};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, store};
 use kube::runtime::watcher::Config;
@@ -30,6 +31,7 @@ pub struct Seed {
     pools: (Writer<StoragePool>, Exit<StoragePool>),
     volumes: (Writer<StorageVolume>, Exit<StorageVolume>),
     machines: (Writer<VirtualMachine>, Exit<VirtualMachine>),
+    snapshots: (Writer<Snapshot>, Exit<Snapshot>),
 }
 
 impl Seed {
@@ -39,16 +41,23 @@ impl Seed {
         let ((pools, pools_writer), (pool_queue, pool_exit)) = (store(), queue());
         let ((volumes, volumes_writer), (volume_queue, volume_exit)) = (store(), queue());
         let ((machines, machines_writer), (machine_queue, machine_exit)) = (store(), queue());
+        let ((snapshots, snapshots_writer), (snapshot_queue, snapshot_exit)) = (store(), queue());
         let context = Context {
             events: Events::new(client.clone(), crate::context::MANAGER, &args.host),
             host: args.host.clone(),
-            stores: Stores { host, pools, volumes, machines },
-            queues: Queues { pools: pool_queue, volumes: volume_queue, machines: machine_queue },
+            stores: Stores { host, pools, volumes, machines, snapshots },
+            queues: Queues {
+                pools: pool_queue,
+                volumes: volume_queue,
+                machines: machine_queue,
+                snapshots: snapshot_queue,
+            },
             marks: Marks::default(),
             facts: Shared::default(),
             pools: Shared::default(),
             lanes: Lanes::default(),
             jobs: Jobs::default(),
+            attempts: Attempts::default(),
             memory: Shared::default(),
             history: History::default(),
             guests: Guests::default(),
@@ -66,24 +75,27 @@ impl Seed {
             pools: (pools_writer, pool_exit),
             volumes: (volumes_writer, volume_exit),
             machines: (machines_writer, machine_exit),
+            snapshots: (snapshots_writer, snapshot_exit),
         }
     }
 }
 
 /// Watches and works for ever.
 pub async fn run(seed: Seed, events: UnboundedReceiver<libvirt::Event>) {
-    let Seed { context, host, pools, volumes, machines } = seed;
+    let Seed { context, host, pools, volumes, machines, snapshots } = seed;
     let client = || context.client.clone();
     let history = || context.history.clone();
     let bound = || Config::default().fields(&format!("status.host={}", context.host));
     let own = Config::default().fields(&format!("metadata.name={}", context.host));
-    let (c1, c2, c3, c4) = (context.clone(), context.clone(), context.clone(), context.clone());
+    let (c1, c2, c3) = (context.clone(), context.clone(), context.clone());
+    let (c4, c5) = (context.clone(), context.clone());
     let watches = async {
         tokio::join!(
             watch(Api::all(client()), own, history(), host, move |_| host_changed(&c1)),
             watch(Api::all(client()), Config::default(), history(), pools.0, move |change| pool_changed(&c2, &change)),
             watch(Api::all(client()), bound(), history(), volumes.0, move |change| volume_changed(&c3, &change)),
             watch(Api::all(client()), bound(), history(), machines.0, move |change| machine_changed(&c4, &change)),
+            watch(Api::all(client()), bound(), history(), snapshots.0, move |change| snapshot_changed(&c5, &change)),
         )
     };
     let stores = &context.stores;
@@ -93,6 +105,7 @@ pub async fn run(seed: Seed, events: UnboundedReceiver<libvirt::Event>) {
             stores.pools.wait_until_ready(),
             stores.volumes.wait_until_ready(),
             stores.machines.wait_until_ready(),
+            stores.snapshots.wait_until_ready(),
         );
         recall_pools(&context);
         tracing::info!("working as host {}", context.host);
@@ -101,6 +114,8 @@ pub async fn run(seed: Seed, events: UnboundedReceiver<libvirt::Event>) {
             work(pools.1, stores.pools.clone(), context.clone(), metrics(), storage_pool::pass),
             work(volumes.1, stores.volumes.clone(), context.clone(), metrics(), storage_volume::pass),
             work(machines.1, stores.machines.clone(), context.clone(), metrics(), virtual_machine::pass),
+            work(snapshots.1, stores.snapshots.clone(), context.clone(), metrics(), snapshot::pass),
+            snapshot::poll::count(context.clone()),
             libvirt_events::listen(context.clone(), events),
             libvirt_events::miss(context.clone()),
             host::report(context.clone()),
@@ -155,6 +170,7 @@ fn volume_changed(context: &Context, change: &Change<'_, StorageVolume>) {
 fn machine_changed(context: &Context, change: &Change<'_, VirtualMachine>) {
     let (Change::Seen(vm) | Change::Gone(vm)) = change;
     context.queues.machines.push(ObjectRef::from_obj(*vm));
+    snapshot::push_of_machine(context, &vm.namespace().unwrap_or_default(), &vm.name_any(), None);
     if matches!(change, Change::Gone(_)) {
         // A volume may wait for the last domain that named its file.
         let namespace = vm.namespace();
@@ -162,4 +178,11 @@ fn machine_changed(context: &Context, change: &Change<'_, VirtualMachine>) {
         context.queues.volumes.push_all(context.stores.volumes.state().iter().filter(waits));
     }
     context.host_changed.notify_one();
+}
+
+fn snapshot_changed(context: &Context, change: &Change<'_, Snapshot>) {
+    match change {
+        Change::Seen(snapshot) => context.queues.snapshots.push(ObjectRef::from_obj(*snapshot)),
+        Change::Gone(snapshot) => context.attempts.forget(&snapshot.uid().unwrap_or_default()),
+    }
 }

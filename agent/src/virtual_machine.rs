@@ -2,7 +2,7 @@
 
 mod execute;
 pub mod memory;
-mod observe;
+pub mod observe;
 mod resolve;
 
 use crate::context::{Context, MANAGER};
@@ -13,6 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt};
 use libvirt::Kind;
 use observe::Sight;
+use plan::virtual_machine::overlays;
+use plan::virtual_machine::power::is_merged_by_libvirt;
 use plan::virtual_machine::status::{self, Guest, Look, Outcome};
 use plan::virtual_machine::{Desired, Goal, Invalid, Next, Observed, Resolved, Step, Vanish, Why, next, validate};
 use shell::Error;
@@ -118,7 +120,8 @@ async fn run(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine, 
 
 /// Somebody else changed what is ours in the definition: users are told before it is put right, for afterwards nothing shows it.
 async fn tell_drift(context: &Context, vm: &VirtualMachine, goal: &Goal, step: &Step, sight: &Sight) {
-    let (Step::Redefine(_), Goal::Exist(want), Observed::Ours(seen)) = (step, goal, &sight.observed) else { return };
+    let goal = overlays::kept(goal, &sight.observed);
+    let (Step::Redefine(_), Goal::Exist(want), Observed::Ours(seen)) = (step, &*goal, &sight.observed) else { return };
     let drift = plan::virtual_machine::changes::drift(want, seen);
     if !drift.is_empty() {
         context.events.warn(vm, "DriftCorrected", &drift.join("; ")).await;
@@ -171,6 +174,10 @@ async fn report(
         // Whoever has no Host is lost, says the controller: two would write in turns.
         return Ok(Case::Dependency);
     }
+    if is_merged_off(&reached) {
+        // Only libvirt has it on, for a while.
+        return Ok(Case::Dependency);
+    }
     let none = VirtualMachineStatus::default();
     let previous = vm.status.as_ref().unwrap_or(&none);
     let guest = guest(context, reached.seen.as_ref()).await;
@@ -210,11 +217,21 @@ async fn report(
     }
 }
 
+/// Whether the domain is off for everybody but libvirt, which merges a snapshot of it.
+fn is_merged_off(reached: &Reached) -> bool {
+    match (&reached.end, &reached.seen) {
+        (End::Planned(Next::Wait { why: Why::Snapshot(_), .. }), Some(Observed::Ours(seen))) => {
+            is_merged_by_libvirt(seen.mark.run, seen.state)
+        }
+        _ => false,
+    }
+}
+
 fn case(next: &Next, guest: Option<&Guest>, status: &VirtualMachineStatus) -> Case {
     match next {
         Next::Wait { until: Some(until), .. } => Case::Until(*until),
         Next::Wait { until: None, why: Why::Volumes(_) } => Case::Dependency,
-        Next::Wait { until: None, why: Why::Shutdown | Why::Backoff | Why::Detach(_) }
+        Next::Wait { until: None, why: Why::Shutdown | Why::Backoff | Why::Detach(_) | Why::Snapshot(_) }
         | Next::Refuse { .. }
         | Next::Do(_) => Case::Dependency,
         Next::Done if guest.is_some() && status.interfaces.iter().any(|nic| nic.addresses.is_empty()) => {

@@ -2,7 +2,7 @@
 
 use crate::args::Args;
 use crate::room::Room;
-use crds::{Host, StoragePool, StorageVolume, VirtualMachine};
+use crds::{Host, Snapshot, StoragePool, StorageVolume, VirtualMachine};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
@@ -49,6 +49,8 @@ pub struct Stores {
     pub volumes: Store<StorageVolume>,
     /// Machines.
     pub machines: Store<VirtualMachine>,
+    /// Snapshots.
+    pub snapshots: Store<Snapshot>,
     /// Namespaces, for their labels.
     pub namespaces: Store<Namespace>,
     /// The hosts' heartbeats.
@@ -65,6 +67,8 @@ pub struct Queues {
     pub volumes: Queue<StorageVolume>,
     /// Machines.
     pub machines: Queue<VirtualMachine>,
+    /// Snapshots.
+    pub snapshots: Queue<Snapshot>,
 }
 
 impl Context {

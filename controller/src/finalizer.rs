@@ -2,10 +2,11 @@
 
 use crate::context::{Context, MANAGER};
 use crds::FINALIZER;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use shell::Error;
 use shell::error::is_code;
 use std::fmt::Debug;
@@ -23,13 +24,39 @@ pub async fn put<K>(context: &Context, api: &Api<K>, object: &K) -> Result<(), E
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
+    patch(context, api, object, json!({"finalizers": with_ours(object)})).await
+}
+
+/// Puts it on, and the owner with whom the object goes.
+///
+/// # Errors
+/// The API server's answer.
+pub async fn put_owned<K>(context: &Context, api: &Api<K>, object: &K, owner: OwnerReference) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let mut owners = object.owner_references().to_vec();
+    if !owners.iter().any(|known| known.uid == owner.uid) {
+        owners.push(owner);
+    }
+    patch(context, api, object, json!({"finalizers": with_ours(object), "ownerReferences": owners})).await
+}
+
+fn with_ours<K: Resource>(object: &K) -> Vec<String> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.push(FINALIZER.into());
-    // The whole list is replaced: the resourceVersion keeps what others put on since.
-    let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": finalizers}});
+    finalizers
+}
+
+/// Whole lists are replaced: the resourceVersion keeps what others put on since.
+async fn patch<K>(context: &Context, api: &Api<K>, object: &K, mut metadata: Value) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    metadata["resourceVersion"] = json!(object.resource_version());
     context.metrics.write(&K::kind(&()));
     let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    api.patch(&object.name_any(), &parameters, &Patch::Merge(patch))
+    api.patch(&object.name_any(), &parameters, &Patch::Merge(json!({"metadata": metadata})))
         .await
         .map(drop)
         .map_err(Error::api("put the finalizer on"))

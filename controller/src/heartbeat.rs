@@ -1,6 +1,7 @@
 //! Which hosts are lost: those whose Lease has not changed for some time of this process's own clock.
 
 use crate::context::Context;
+use crate::snapshot;
 use crate::stores::{host_of, host_of_volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
@@ -32,6 +33,8 @@ pub async fn listen(context: Arc<Context>) {
             let machines = context.stores.machines.state();
             context.queues.machines.push_all(machines.iter().filter(|vm| host_of(vm) == Some(&host)));
             let volumes = context.stores.volumes.state();
+            let snapshots = context.stores.snapshots.state();
+            context.queues.snapshots.push_all(snapshots.iter().filter(|s| snapshot::host_of(s) == Some(&host)));
             context.queues.volumes.push_all(volumes.iter().filter(|volume| host_of_volume(volume) == Some(&host)));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -8,6 +8,7 @@ mod heartbeat;
 mod host;
 mod node;
 mod room;
+mod snapshot;
 mod storage_pool;
 mod storage_volume;
 mod stores;

@@ -2,8 +2,8 @@
 
 use crate::args::Args;
 use crate::context::{Context, Queues, Stores};
-use crate::{heartbeat, host, node, storage_pool, storage_volume, virtual_machine};
-use crds::{HOSTS_NAMESPACE, Host, StoragePool, StorageVolume, VirtualMachine};
+use crate::{heartbeat, host, node, snapshot, storage_pool, storage_volume, virtual_machine};
+use crds::{HOSTS_NAMESPACE, Host, Snapshot, StoragePool, StorageVolume, VirtualMachine};
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node};
@@ -25,6 +25,7 @@ pub struct Seed {
     pools: (Writer<StoragePool>, Exit<StoragePool>),
     volumes: (Writer<StorageVolume>, Exit<StorageVolume>),
     machines: (Writer<VirtualMachine>, Exit<VirtualMachine>),
+    snapshots: (Writer<Snapshot>, Exit<Snapshot>),
     namespaces: Writer<Namespace>,
     leases: Writer<Lease>,
 }
@@ -36,15 +37,23 @@ impl Seed {
         let ((pools, pools_writer), (pool_queue, pool_exit)) = (store(), queue());
         let ((volumes, volumes_writer), (volume_queue, volume_exit)) = (store(), queue());
         let ((machines, machines_writer), (machine_queue, machine_exit)) = (store(), queue());
+        let ((snapshots, snapshots_writer), (snapshot_queue, snapshot_exit)) = (store(), queue());
         let ((namespaces, namespaces_writer), (leases, leases_writer)) = (store(), store());
-        let stores = Stores { hosts, pools, volumes, machines, namespaces, leases };
-        let queues = Queues { hosts: host_queue, pools: pool_queue, volumes: volume_queue, machines: machine_queue };
+        let stores = Stores { hosts, pools, volumes, machines, snapshots, namespaces, leases };
+        let queues = Queues {
+            hosts: host_queue,
+            pools: pool_queue,
+            volumes: volume_queue,
+            machines: machine_queue,
+            snapshots: snapshot_queue,
+        };
         Seed {
             context: Context::new(client, args, metrics, history, stores, queues),
             hosts: (hosts_writer, host_exit),
             pools: (pools_writer, pool_exit),
             volumes: (volumes_writer, volume_exit),
             machines: (machines_writer, machine_exit),
+            snapshots: (snapshots_writer, snapshot_exit),
             namespaces: namespaces_writer,
             leases: leases_writer,
         }
@@ -53,19 +62,22 @@ impl Seed {
 
 /// Watches and works for ever.
 pub async fn run(seed: Seed) {
-    let Seed { context, hosts, pools, volumes, machines, namespaces, leases } = seed;
+    let Seed { context, hosts, pools, volumes, machines, snapshots, namespaces, leases } = seed;
     let context = Arc::new(context);
     let client = || context.client.clone();
     let history = || context.history.clone();
     let all = Config::default;
     let (c1, c2, c3, c4) = (context.clone(), context.clone(), context.clone(), context.clone());
-    let (c5, c6, c7) = (context.clone(), context.clone(), context.clone());
+    let (c5, c6, c7, c8) = (context.clone(), context.clone(), context.clone(), context.clone());
     let watches = [
         tokio::spawn(watch(Api::all(client()), all(), history(), hosts.0, move |change| host_changed(&c1, change))),
         tokio::spawn(watch(Api::all(client()), all(), history(), pools.0, move |change| pool_changed(&c2, change))),
         tokio::spawn(watch(Api::all(client()), all(), history(), volumes.0, move |change| volume_changed(&c3, change))),
         tokio::spawn(watch(Api::all(client()), all(), history(), machines.0, move |change| {
             machine_changed(&c4, change)
+        })),
+        tokio::spawn(watch(Api::all(client()), all(), history(), snapshots.0, move |change| {
+            snapshot_changed(&c8, change)
         })),
         tokio::spawn(watch(Api::all(client()), all(), history(), namespaces, move |_| {
             c5.queues.volumes.push_all(c5.stores.volumes.state().iter().filter(|v| host_of_volume(v).is_none()));
@@ -81,6 +93,7 @@ pub async fn run(seed: Seed) {
             stores.pools.wait_until_ready(),
             stores.volumes.wait_until_ready(),
             stores.machines.wait_until_ready(),
+            stores.snapshots.wait_until_ready(),
             stores.namespaces.wait_until_ready(),
             stores.leases.wait_until_ready(),
         );
@@ -94,6 +107,7 @@ pub async fn run(seed: Seed) {
             work(pools.1, stores.pools.clone(), context.clone(), metrics(), storage_pool::pass),
             work(volumes.1, stores.volumes.clone(), context.clone(), metrics(), storage_volume::pass),
             work(machines.1, stores.machines.clone(), context.clone(), metrics(), virtual_machine::pass),
+            work(snapshots.1, stores.snapshots.clone(), context.clone(), metrics(), snapshot::pass),
             heartbeat::listen(c7),
         )
     };
@@ -120,6 +134,13 @@ fn host_changed(context: &Context, change: Change<'_, Host>) {
         host_of_volume(v).is_none() || v.metadata.deletion_timestamp.is_some() || here(host_of_volume(v))
     };
     context.queues.volumes.push_all(context.stores.volumes.state().iter().filter(waits));
+    let waits = |s: &&Arc<Snapshot>| s.metadata.deletion_timestamp.is_some();
+    context.queues.snapshots.push_all(context.stores.snapshots.state().iter().filter(waits));
+}
+
+fn snapshot_changed(context: &Context, change: Change<'_, Snapshot>) {
+    let (Change::Seen(snapshot) | Change::Gone(snapshot)) = change;
+    context.queues.snapshots.push(ObjectRef::from_obj(snapshot));
 }
 
 fn pool_changed(context: &Context, change: Change<'_, StoragePool>) {
@@ -145,6 +166,11 @@ fn machine_changed(context: &Context, change: Change<'_, VirtualMachine>) {
     let (Change::Seen(vm) | Change::Gone(vm)) = change;
     context.queues.machines.push(ObjectRef::from_obj(vm));
     let namespace = vm.namespace();
+    // Bound ones go on whatever becomes of the machine.
+    let waits = |s: &&Arc<Snapshot>| {
+        s.namespace() == namespace && s.spec.virtual_machine == vm.name_any() && snapshot::host_of(s).is_none()
+    };
+    context.queues.snapshots.push_all(context.stores.snapshots.state().iter().filter(waits));
     let named = uses::volumes(vm);
     let concerns = |volume: &&Arc<StorageVolume>| {
         let known = volume.status.as_ref().is_some_and(|status| status.used_by.contains(&vm.name_any()));

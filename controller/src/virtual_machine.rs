@@ -2,7 +2,7 @@
 
 use crate::context::{Context, MANAGER};
 use crate::stores::host_of;
-use crate::{finalizer, storage_volume, teardown};
+use crate::{finalizer, snapshot, storage_volume, teardown};
 use crds::storage_volume::{StorageVolume, StorageVolumeSpec};
 use crds::virtual_machine::{DeletionPolicy, TemplateSpec, VirtualMachine};
 use crds::{FINALIZER, HOSTS_NAMESPACE, Teardown, TeardownPolicy};
@@ -104,7 +104,8 @@ async fn make_volumes(context: &Context, vm: &VirtualMachine) -> Result<(), Erro
     Ok(())
 }
 
-fn owner(vm: &VirtualMachine) -> OwnerReference {
+/// The machine as the owner of what it makes.
+pub fn owner(vm: &VirtualMachine) -> OwnerReference {
     OwnerReference {
         api_version: VirtualMachine::api_version(&()).into(),
         kind: VirtualMachine::kind(&()).into(),
@@ -251,6 +252,7 @@ async fn release(
             let teardown = Teardown { uid: volume.uid(), policy: Some(theirs), done: None };
             storage_volume::report(context, &volumes, volume, Some(teardown)).await?;
         }
+        snapshot::pass_down(context, vm, theirs).await?;
     }
     finalizer::take_off(context, api, vm).await
 }

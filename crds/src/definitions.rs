@@ -1,13 +1,13 @@
 //! The CustomResourceDefinitions as they go into the chart: what the derive gives, and what it cannot say. Pure.
 
-use crate::{Host, StoragePool, StorageVolume, VirtualMachine};
+use crate::{Host, Snapshot, StoragePool, StorageVolume, VirtualMachine};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 /// All kinds, in the order of their names.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![Host::crd(), StoragePool::crd(), StorageVolume::crd(), VirtualMachine::crd()]
+    vec![Host::crd(), Snapshot::crd(), StoragePool::crd(), StorageVolume::crd(), VirtualMachine::crd()]
 }
 
 /// A definition as JSON, finished: with the status default that makes an object nobody has looked at "not current", and without

@@ -5,12 +5,14 @@ pub mod conditions;
 pub mod definitions;
 pub mod host;
 pub mod quantity;
+pub mod snapshot;
 pub mod storage_pool;
 pub mod storage_volume;
 pub mod teardown;
 pub mod virtual_machine;
 
 pub use host::{Host, HostSpec, HostStatus};
+pub use snapshot::{Snapshot, SnapshotSpec, SnapshotStatus};
 pub use storage_pool::{StoragePool, StoragePoolSpec, StoragePoolStatus};
 pub use storage_volume::{StorageVolume, StorageVolumeSpec, StorageVolumeStatus};
 pub use teardown::{Teardown, TeardownPolicy};

@@ -409,6 +409,9 @@ pub struct VirtualMachineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub pending_changes: Vec<PendingChange>,
+    /// The snapshots of the domain, whoever made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<SnapshotsStatus>,
     /// The deletion under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teardown: Option<Teardown>,
@@ -440,6 +443,16 @@ pub enum Apply {
     Live,
     /// At the guest's next start.
     Restart,
+}
+
+/// The snapshots of a domain, whoever made them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SnapshotsStatus {
+    /// How many.
+    pub count: i64,
+    /// Name in libvirt of the one that the machine goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
 }
 
 /// A machine's domain.

@@ -45,8 +45,15 @@ pub fn demo(dev: &Path) -> Result<()> {
         demo.wait(&format!("console of {vm} on {host}"), |demo| Ok(demo.console(&host, vm)))?;
     }
 
+    demo.step("A Snapshot: taken of the running guest, which goes on in a new file", "4-snapshot.yaml")?;
+    demo.wait("snapshot before-upgrade", |demo| {
+        let phase = demo.field("snapshot/before-upgrade", "{.status.phase}")?;
+        let method = demo.field("snapshot/before-upgrade", "{.status.method}")?;
+        Ok((phase == "Ready", format!("{phase} {method}")))
+    })?;
+
     println!("\n== What there is now");
-    demo.shown(&["get", "hosts,pools,vols,vms"])?;
+    demo.shown(&["get", "hosts,pools,vols,vms,snaps"])?;
     println!(
         "\n== Look around\n\
          source {env}\n\
@@ -55,6 +62,7 @@ pub fn demo(dev: &Path) -> Result<()> {
          kubectl explain virtualmachine.spec\n\
          virsh -c \"$LIBVIRT_URI_NODE_A\" list --all\n\
          kubectl patch vm web --type merge -p '{{\"spec\":{{\"powerState\":\"Stopped\"}}}}'\n\
+         kubectl delete snap before-upgrade        # merged while the guest runs\n\
          kill -9 $(cat \"$AGENT_PIDFILE_NODE_A\")    # the guest does not notice\n\
          \n== End it\n\
          make down",

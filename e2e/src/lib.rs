@@ -4,6 +4,7 @@
 
 pub mod control_plane;
 pub mod demo;
+pub mod disks;
 pub mod down;
 pub mod environment;
 pub mod host;

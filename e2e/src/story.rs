@@ -6,7 +6,7 @@ use crate::run::Run;
 use crate::shell::output;
 use crate::{HOSTS, Result};
 use crds::conditions::{Type, find};
-use crds::{Condition, Host, StoragePool, StorageVolume, VirtualMachine};
+use crds::{Condition, Host, Snapshot, StoragePool, StorageVolume, VirtualMachine};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -334,6 +334,7 @@ impl Story {
     pub async fn end(self) {
         // The namespace's own controller looks seldom; users delete what they made first.
         self.delete_all::<VirtualMachine>().await;
+        self.delete_all::<Snapshot>().await;
         self.delete_all::<StorageVolume>().await;
         let namespaces = Api::<Namespace>::all(self.client.clone());
         let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
@@ -410,7 +411,13 @@ pub async fn until<T, E: std::fmt::Display>(what: &str, mut attempt: impl AsyncF
     }
 }
 
-fn is(conditions: &[Condition], kind: Type, status: &str, reason: &str, generation: Option<i64>) -> Result<(), String> {
+pub(crate) fn is(
+    conditions: &[Condition],
+    kind: Type,
+    status: &str,
+    reason: &str,
+    generation: Option<i64>,
+) -> Result<(), String> {
     match find(conditions, kind) {
         Some(found)
             if found.status == status

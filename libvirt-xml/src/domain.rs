@@ -144,6 +144,8 @@ pub struct Facts {
     pub files: Vec<String>,
     /// All disks, of any owner.
     pub disks: Vec<Chain>,
+    /// Those of its disks that are qcow2, and may lie over others.
+    pub layered: Vec<String>,
     /// Whether the guest agent's channel is connected.
     pub agent_connected: bool,
     /// The serial console's terminal.
@@ -207,6 +209,26 @@ impl Domain {
 /// When it is not XML.
 pub fn mark_of(xml: &str) -> Result<Option<Mark>, Error> {
     Ok(mark::of(&Tree::parse(xml)?))
+}
+
+/// A file that was merged into the one below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// The file that is gone.
+    pub overlay: String,
+    /// The file that holds all now.
+    pub below: String,
+    /// Its format.
+    pub format: DiskFormat,
+}
+
+/// A domain's inactive XML with each disk off files that were merged, when it names any; all else survives.
+///
+/// # Errors
+/// When it is not XML, or a path cannot be carried by it.
+pub fn without_merged(inactive_xml: &str, merged: &[Merged]) -> Result<Option<String>, Error> {
+    let mut tree = Tree::parse(inactive_xml)?;
+    Ok(if domain_edit::take_off(&mut tree, merged)? { Some(tree.write()?) } else { None })
 }
 
 /// What a domain's XML tells beyond what we own.

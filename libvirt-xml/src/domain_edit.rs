@@ -1,6 +1,6 @@
 //! Writes what we own of a domain into a tree, and nothing else.
 
-use crate::domain::{Cpu, Disk, Domain, Interface, InterfaceKind, Kernel};
+use crate::domain::{Cpu, Disk, Domain, Interface, InterfaceKind, Kernel, Merged};
 use crate::domain_read::{self as read, AGENT_CHANNEL, DISK_ALIAS, NIC_ALIAS};
 use crate::tree::Tree;
 use crate::{Error, mark};
@@ -165,6 +165,35 @@ fn put_disk(tree: &mut Tree, node: Node, disk: &Disk) -> Result<(), Error> {
         (false, Some(old)) => tree.remove(old),
         (true, Some(_)) | (false, None) => Ok(()),
     }
+}
+
+/// Puts disks that are on a merged file onto the one below, and drops what libvirt noted of chains with it: it reads them anew from the
+/// files' headers. Gives whether anything was changed.
+pub(crate) fn take_off(tree: &mut Tree, merged: &[Merged]) -> Result<bool, Error> {
+    let devices = tree.child_or_new(tree.top, "devices")?;
+    let disks: Vec<Node> = tree.children(devices, "disk").collect();
+    let mut changed = false;
+    for disk in disks {
+        let names = |tree: &Tree, node: Node, path: &str| {
+            tree.descendants(node, "source").any(|source| tree.attribute(source, "file") == Some(path))
+        };
+        for Merged { overlay, below, format } in merged {
+            if !names(tree, disk, overlay) {
+                continue;
+            }
+            changed = true;
+            let source = tree.child_or_new(disk, "source")?;
+            if tree.attribute(source, "file") == Some(overlay) {
+                tree.set_attribute(source, "file", below)?;
+                let driver = tree.child_or_new(disk, "driver")?;
+                tree.set_attribute(driver, "type", format.as_str())?;
+            }
+            if let Some(chain) = tree.child(disk, "backingStore") {
+                tree.remove(chain)?;
+            }
+        }
+    }
+    Ok(changed)
 }
 
 fn put_interfaces(tree: &mut Tree, devices: Node, want: &[Interface]) -> Result<(), Error> {

@@ -40,7 +40,11 @@ pub(crate) fn facts(tree: &Tree) -> Facts {
     let sources = disks().flat_map(|disk| tree.descendants(disk, "source"));
     let mut files: Vec<String> = sources.filter_map(|source| file_of(tree, source)).collect();
     files.extend(["kernel", "initrd"].iter().filter_map(|name| tree.text_at(tree.top, &["os", name])));
+    let is_qcow2 = |disk: &Node| tree.child(*disk, "driver").and_then(|d| tree.attribute(d, "type")) == Some("qcow2");
+    let layered =
+        disks().filter(is_qcow2).filter_map(|disk| owned(tree.attribute(tree.child(disk, "source")?, "file")));
     Facts {
+        layered: layered.collect(),
         files,
         disks: disks().filter_map(|disk| chain(tree, disk)).collect(),
         agent_connected: agent_channel(tree)

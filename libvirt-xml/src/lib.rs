@@ -9,12 +9,13 @@ mod domain_edit;
 mod domain_read;
 pub mod mark;
 pub mod pool;
+pub mod snapshot;
 mod tree;
 
 pub use capabilities::{Capabilities, DomainCapabilities};
 pub use domain::{
-    Accelerator, Address, Chain, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, disk_device,
-    facts, mark_of,
+    Accelerator, Address, Chain, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, Merged,
+    disk_device, facts, mark_of, without_merged,
 };
 pub use mark::{Mark, Owner, Run};
 pub use pool::Pool;

@@ -200,3 +200,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_domain_goes_off_a_file_that_was_merged_and_keeps_all_else() {
+    let xml = "<domain type='qemu'><name>a</name><devices>\
+        <disk type='file'><driver name='qemu' type='qcow2'/><source file='/p/one'/>\
+        <backingStore type='file'><format type='raw'/><source file='/p/base'/></backingStore><target dev='vda'/></disk>\
+        <disk type='file'><driver name='qemu' type='qcow2'/><source file='/p/top'/>\
+        <backingStore type='file'><source file='/p/two'/></backingStore><target dev='vdb'/></disk>\
+        <disk type='file'><driver name='qemu' type='qcow2'/><source file='/p/other'/><target dev='vdc'/></disk></devices></domain>";
+    let merged = |overlay: &str, below: &str| libvirt_xml::Merged {
+        overlay: overlay.into(),
+        below: below.into(),
+        format: DiskFormat::Raw,
+    };
+    let all = [merged("/p/one", "/p/base"), merged("/p/two", "/p/base2")];
+    let after = libvirt_xml::without_merged(xml, &all).unwrap().unwrap();
+    assert!(
+        after.contains(r#"<driver name="qemu" type="raw"/><source file="/p/base"/><target dev="vda"/>"#),
+        "{after}"
+    );
+    assert!(after.contains(r#"type="qcow2"/><source file="/p/top"/><target dev="vdb"/>"#), "{after}");
+    assert!(after.contains(r#"<source file="/p/other"/>"#) && !after.contains("backingStore"), "{after}");
+    assert_eq!(libvirt_xml::without_merged(&after, &all).unwrap(), None);
+}

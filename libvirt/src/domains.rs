@@ -35,6 +35,10 @@ pub struct DomainDetail {
     pub persistent: bool,
     /// Whether libvirt starts it with the host.
     pub autostart: bool,
+    /// How many snapshots it has.
+    pub snapshots: u32,
+    /// Name of the snapshot that it goes on from.
+    pub current_snapshot: Option<String>,
 }
 
 /// Whether a domain runs.
@@ -258,11 +262,10 @@ impl Libvirt {
     /// Removes a definition with what hangs on it: saved state, firmware variables, snapshot records.
     pub async fn undefine(&self, uuid: &str) -> Result<()> {
         self.with("virDomainUndefine", uuid, |domain| {
-            let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
-            match domain.undefine_flags(all) {
-                Err(error) if flagless(&error) => domain.undefine(),
+            let records = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+            match domain.undefine_flags(records | sys::VIR_DOMAIN_UNDEFINE_NVRAM) {
+                // A driver without firmware has no variables to remove.
+                Err(error) if flagless(&error) => domain.undefine_flags(records),
                 other => other,
             }
         })
@@ -305,6 +308,7 @@ fn detail(domain: &Domain) -> Result<DomainDetail, virt::error::Error> {
     let id = domain.id();
     let persistent = domain.is_persistent()?;
     let live_xml = id.map(|_| domain.xml_desc(0)).transpose()?;
+    let snapshots = domain.num_snapshots(0)?;
     let inactive = sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE;
     let (known, reason) = domain.state()?;
     let numbers = (known.to_raw(), reason_number(&reason));
@@ -323,7 +327,21 @@ fn detail(domain: &Domain) -> Result<DomainDetail, virt::error::Error> {
         live_xml,
         persistent,
         autostart: persistent && domain.autostart()?,
+        current_snapshot: current_snapshot(domain, snapshots)?,
+        snapshots,
     })
+}
+
+fn current_snapshot(domain: &Domain, snapshots: u32) -> Result<Option<String>, virt::error::Error> {
+    if snapshots == 0 {
+        return Ok(None);
+    }
+    match domain.current_snapshot(0).and_then(|snapshot| snapshot.name()) {
+        Ok(name) => Ok(Some(name)),
+        // It goes on from none: the last one was deleted, or is not marked as such.
+        Err(error) if Error::of("", &error).kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the driver refused only the choice of ways: then it has one way.

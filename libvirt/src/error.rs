@@ -62,6 +62,7 @@ fn kind(error: &VirtError, message: &str) -> Kind {
         ErrorNumber::NoDomain
         | ErrorNumber::NoStoragePool
         | ErrorNumber::NoStorageVolume
+        | ErrorNumber::NoDomainSnapshot
         | ErrorNumber::NoDomainMetadata => Kind::NotFound,
         ErrorNumber::DomExist => Kind::Exists,
         ErrorNumber::NoConnect | ErrorNumber::Rpc | ErrorNumber::InvalidConn => Kind::Gone,

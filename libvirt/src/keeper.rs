@@ -72,7 +72,7 @@ async fn open(lanes: &Lanes, uri: &str, events: &mpsc::UnboundedSender<Event>) -
             let _ = connect.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
             match lane {
                 Lane::List => ffi::register(&connect, &events)?,
-                Lane::Looks | Lane::Steps | Lane::Agents => ffi::on_break(&connect, &events),
+                Lane::Looks | Lane::Steps | Lane::Agents | Lane::Jobs => ffi::on_break(&connect, &events),
             }
             connections.push(connect);
         }

@@ -19,12 +19,15 @@ pub enum Lane {
     Steps,
     /// Guest agents, which answer when they like.
     Agents,
+    /// What takes as long as there is data.
+    Jobs,
 }
 
 /// Calls at once on a connection: one less than libvirtd serves (`max_client_requests` = 5).
 const CALLS: usize = 4;
 /// Connections of each lane. With four for looks and steps, sixteen hung guests are needed to delay another.
-const CONNECTIONS: [(Lane, usize); 4] = [(Lane::List, 1), (Lane::Looks, 4), (Lane::Steps, 4), (Lane::Agents, 1)];
+const CONNECTIONS: [(Lane, usize); 5] =
+    [(Lane::List, 1), (Lane::Looks, 4), (Lane::Steps, 4), (Lane::Agents, 1), (Lane::Jobs, 2)];
 
 /// All connections to one libvirt.
 pub(crate) struct Lanes {

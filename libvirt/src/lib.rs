@@ -2,7 +2,8 @@
 //! go in, facts come out. Does I/O.
 //!
 //! libvirtd serves five requests of a client connection at once, so there are several connections ([`lane`]): one for lists and
-//! events, four for looks at single domains, four for steps, one for guest agents. A call that hangs keeps its place on one of them until libvirt answers; the others go on.
+//! events, four for looks at single domains, four for steps, one for guest agents, two for work that takes long. A call that hangs keeps its
+//! place on one of them until libvirt answers; the others go on.
 
 mod domains;
 pub mod error;
@@ -12,12 +13,14 @@ mod host;
 mod keeper;
 pub mod lane;
 mod pools;
+mod snapshots;
 
 pub use domains::{DomainDetail, DomainState, DomainSummary, OffReason, ShutdownMode};
 pub use error::{Error, Kind, Result};
 pub use event::{DomainEvent, Event};
 pub use host::{Node, Versions};
 pub use pools::{PoolDetail, PoolSummary};
+pub use snapshots::{SnapshotDetail, Take};
 
 use lane::{Lane, Lanes};
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
 //! The facade on libvirt's own test driver, in this process. All of it shares one host, so each test has names of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use libvirt::{DomainEvent, DomainState, Event, Kind, Libvirt, OffReason, Settings, ShutdownMode};
+use libvirt::{DomainEvent, DomainState, Event, Kind, Libvirt, OffReason, Settings, ShutdownMode, Take};
+use libvirt_xml::snapshot::{self, Part, Place, Request, RequestedDisk, Snapshot};
 use libvirt_xml::{Accelerator, Cpu, Disk, DiskFormat, Domain, Interface, InterfaceKind, Mark, Owner, Pool, Run};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -198,4 +199,42 @@ async fn a_host_without_libvirt_gives_an_error_and_goes_on_trying() {
     let said =
         within(link.wait_for(|link| matches!(link, libvirt::Link::Down(why) if why.contains("/nonexistent")))).await;
     assert!(said.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_taken_claimed_and_deleted() {
+    let (libvirt, _events) = start().await;
+    let want = domain(5);
+    let uuid = want.uuid.as_str();
+    libvirt.define(want.render().unwrap()).await.unwrap();
+    assert_eq!(libvirt.snapshots(uuid).await.unwrap(), Some(vec![]));
+    let request = |name: &str| Request {
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        disks: vec![RequestedDisk { target: "vda".into(), part: Part::Internal }],
+    };
+    for name in ["one", "two"] {
+        libvirt.take_snapshot(uuid, request(name).render().unwrap(), Take::Internal).await.unwrap();
+    }
+    assert_eq!(libvirt.snapshot_counts().await.unwrap().get(uuid), Some(&2));
+    let detail = libvirt.domain(uuid).await.unwrap().unwrap();
+    assert_eq!((detail.snapshots, detail.current_snapshot.as_deref()), (2, Some("two")));
+
+    let all = libvirt.snapshots(uuid).await.unwrap().unwrap();
+    let two = all.iter().find(|snapshot| snapshot.name == "two").unwrap();
+    let seen = Snapshot::parse(&two.xml).unwrap();
+    assert_eq!((seen.uid.as_deref(), seen.parent.as_deref(), two.current), (Some("uid-two"), Some("one"), true));
+    assert!(seen.places.iter().all(|place| *place == Place::Internal), "{seen:?}");
+
+    libvirt.redefine_snapshot(uuid, snapshot::claimed(&two.xml, Some("new")).unwrap(), true).await.unwrap();
+    let all = libvirt.snapshots(uuid).await.unwrap().unwrap();
+    let two = all.iter().find(|snapshot| snapshot.name == "two").unwrap();
+    assert_eq!(Snapshot::parse(&two.xml).unwrap().uid.as_deref(), Some("new"));
+    assert!(two.current && all.len() == 2);
+
+    libvirt.delete_snapshot(uuid, "one").await.unwrap();
+    libvirt.delete_snapshot(uuid, "one").await.unwrap();
+    assert_eq!(libvirt.domain(uuid).await.unwrap().unwrap().snapshots, 1);
+    libvirt.undefine(uuid).await.unwrap();
+    assert_eq!(libvirt.snapshots(uuid).await.unwrap(), None);
 }

@@ -3,6 +3,7 @@
 
 pub mod names;
 pub mod placement;
+pub mod snapshot;
 pub mod storage_pool;
 pub mod storage_volume;
 pub mod teardown;

@@ -38,6 +38,35 @@ pub fn is_volume_file(file: &str, namespace: &str, name: &str) -> bool {
     uid.len() == 8 && uid.chars().all(|c| c.is_ascii_hexdigit()) && ["raw", "qcow2"].contains(&format)
 }
 
+/// What the names of all files of one volume begin with: `<namespace>.<name>-<first 8 of uid>`; a dot and a word of their own follow.
+pub fn stem(file: &str) -> Option<&str> {
+    let (namespace, rest) = file.split_once('.')?;
+    let (volume, word) = rest.split_once('.')?;
+    let (name, uid) = volume.rsplit_once('-')?;
+    let ours = is_label(namespace) && !name.is_empty() && uid.len() == 8 && uid.chars().all(|c| c.is_ascii_hexdigit());
+    (ours && !word.is_empty()).then(|| &file[..namespace.len() + 1 + volume.len()])
+}
+
+/// Whether a stem is that of volumes of this namespace and name, of whatever uid.
+pub fn is_stem_of(stem: &str, namespace: &str, name: &str) -> bool {
+    let rest = stem.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('.'));
+    rest.and_then(|rest| rest.rsplit_once('-')).is_some_and(|(of, _)| of == name)
+}
+
+/// Whether two paths are of files of one volume in one directory.
+pub fn is_same_volume(one: &str, other: &str) -> bool {
+    let parts = |path: &str| {
+        let (dir, file) = path.rsplit_once('/')?;
+        Some((dir.to_owned(), stem(file)?.to_owned()))
+    };
+    one == other || parts(one).is_some_and(|one| Some(one) == parts(other))
+}
+
+/// The file that a disk is on after a snapshot, beside the file that it was on; absent when that is no volume's.
+pub fn overlay_file(file: &str, snapshot: &str, uid: &str) -> Option<String> {
+    is_label(snapshot).then(|| Some(format!("{}.{snapshot}-{}", stem(file)?, first8(uid))))?
+}
+
 /// A volume's file while it is being made.
 pub fn part_file(uid: &str) -> String {
     format!(".{uid}.part")
@@ -80,6 +109,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const UID: &str = "0a1b2c3d-4e5f-6789-abcd-ef0123456789";
@@ -100,6 +130,27 @@ mod tests {
         ] {
             assert!(!is_volume_file(other, "shop", "web"), "{other}");
         }
+    }
+
+    #[test]
+    fn the_files_of_a_volume_are_known_by_their_common_beginning() {
+        let base = volume_file("shop", "web", UID, Format::Raw);
+        let overlay = overlay_file(&base, "before", UID).unwrap();
+        assert_eq!(overlay, "shop.web-0a1b2c3d.before-0a1b2c3d");
+        assert!(is_same_volume(&format!("/p/{base}"), &format!("/p/{overlay}")));
+        assert!(!is_same_volume(&format!("/p/{base}"), &format!("/q/{overlay}")));
+        assert!(!is_volume_file(&overlay, "shop", "web"));
+        let stem_of = stem(&overlay).unwrap();
+        assert!(is_stem_of(stem_of, "shop", "web") && !is_stem_of(stem_of, "shop", "we"));
+        assert_eq!(overlay_file(&overlay, "after", UID).unwrap(), "shop.web-0a1b2c3d.after-0a1b2c3d");
+        let other = volume_file("shop", "web-0a1b2c3d", UID, Format::Raw);
+        assert!(!is_same_volume(&format!("/p/{base}"), &format!("/p/{other}")));
+        for foreign in
+            ["disk.qcow2", "shop.web.qcow2", "shop.web-0a1b2c3d", "shop.web-0a1b2c3d.", "Shop.web-0a1b2c3d.x"]
+        {
+            assert_eq!(stem(foreign), None, "{foreign}");
+        }
+        assert_eq!(overlay_file(&base, "../x", UID), None);
     }
 
     #[test]

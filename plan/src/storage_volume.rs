@@ -5,6 +5,7 @@
 
 pub mod binding;
 pub mod image;
+pub mod overlay;
 pub mod status;
 
 use crate::names;
@@ -66,6 +67,8 @@ pub struct Observed {
     pub users: Vec<User>,
     /// Files of earlier volumes of this name, whose objects are gone.
     pub left_over: Vec<String>,
+    /// Files over the volume's own that snapshots made, those that lie over others first; looked up only when it is to go.
+    pub overlays: Vec<String>,
 }
 
 /// A domain that names a volume's file.
@@ -301,6 +304,10 @@ fn exist(want: &Desired, seen: &Observed, now: Timestamp) -> Next {
 
 fn grow(want: &Desired, path: &str, capacity: u64, seen: &Observed) -> Next {
     let mut live = None;
+    if !seen.overlays.is_empty() {
+        let message = "snapshots of a machine lie on it; delete them first".to_owned();
+        return Next::Wait { until: None, why: Why::Held { reason: "SnapshotsExist", message } };
+    }
     for User { domain, how } in &seen.users {
         let (reason, message) = match how {
             How::Off => continue,
@@ -333,8 +340,9 @@ fn vanish(policy: TeardownPolicy, seen: &Observed) -> Next {
         return Next::Do(Step::Discard);
     }
     match (policy, &seen.file) {
+        // The volume's own last: it is what the others are known by.
         (TeardownPolicy::Delete, File::There { path, .. }) if seen.users.is_empty() => {
-            Next::Do(Step::Unlink { path: path.clone() })
+            Next::Do(Step::Unlink { path: seen.overlays.first().unwrap_or(path).clone() })
         }
         (TeardownPolicy::Delete, File::There { .. }) => {
             let silent =

@@ -13,6 +13,7 @@
 
 pub mod changes;
 mod differences;
+pub mod overlays;
 pub mod power;
 pub mod status;
 pub mod uses;
@@ -86,6 +87,12 @@ pub struct Seen {
     pub detaching: BTreeMap<String, Timestamp>,
     /// How often the guest failed lately, as this agent saw it.
     pub failures: Failures,
+    /// Files below a disk's own, by that file, as its header says.
+    pub chains: BTreeMap<String, Vec<String>>,
+    /// How many snapshots the domain has, and the one that it goes on from.
+    pub snapshots: (u32, Option<String>),
+    /// The snapshot that is being merged: until it is done the domain may be started by libvirt itself, and its files change.
+    pub merging: Option<String>,
 }
 
 /// Whether a domain runs, and how it came to be off.
@@ -197,15 +204,20 @@ pub enum Why {
     Detach(Vec<String>),
     /// A pause between failing starts.
     Backoff,
+    /// A snapshot that is being merged.
+    Snapshot(String),
 }
 
 /// The smallest change that brings `seen` closer to `goal`.
 pub fn next(goal: &Goal, seen: &Observed, now: Timestamp) -> Next {
-    match (goal, seen) {
+    match (&*overlays::kept(goal, seen), seen) {
         (Goal::Exist(_), Observed::Foreign { whose }) => Next::Refuse { whose: whose.clone() },
         (Goal::Exist(want), Observed::Absent) => define(want),
-        (Goal::Exist(want), Observed::Ours(seen)) if seen.mark.owner != want.owner => retake(want, seen),
-        (Goal::Exist(want), Observed::Ours(seen)) => keep(want, seen, now),
+        (Goal::Exist(want), Observed::Ours(seen)) => match &seen.merging {
+            Some(snapshot) => Next::Wait { until: None, why: Why::Snapshot(snapshot.clone()) },
+            None if seen.mark.owner != want.owner => retake(want, seen),
+            None => keep(want, seen, now),
+        },
         (Goal::Vanish(_), Observed::Absent | Observed::Foreign { .. }) => Next::Done,
         (Goal::Vanish(vanish), Observed::Ours(seen)) => go(vanish, seen, now),
     }

@@ -1,14 +1,22 @@
 //! One look at a machine's domain.
 
+use crate::chains;
 use crate::context::Context;
+use crate::snapshot;
+use crds::TeardownPolicy;
+use crds::snapshot::Snapshot;
+use crds::storage_volume::Format;
 use crds::virtual_machine::VirtualMachine;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use libvirt::{DomainDetail, DomainState, OffReason};
-use libvirt_xml::{Domain, Mark, Run, facts, mark_of};
+use libvirt_xml::{DiskFormat, Domain, Mark, Run, facts, mark_of};
 use plan::names;
+use plan::snapshot::Attempt;
+use plan::virtual_machine::power::is_merged_by_libvirt;
 use plan::virtual_machine::{Cause, Observed, Seen, State};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// What was seen, and the XML that an edit goes into.
 pub struct Sight {
@@ -98,6 +106,9 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
         failures: memory.failures,
         targets: targets.into_iter().collect(),
         detaching: memory.detaching,
+        chains: chains::of(config.disks.iter().chain(live.iter().flat_map(|live| &live.disks)).map(file)),
+        snapshots: (detail.snapshots, detail.current_snapshot),
+        merging: merging(context, &mark, state),
         id: detail.summary.id,
         autostart: detail.autostart,
         persistent: detail.persistent,
@@ -111,7 +122,33 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
     Ok(Sight { observed: Observed::Ours(Box::new(seen)), inactive_xml: detail.inactive_xml, live_xml })
 }
 
-fn state(state: DomainState) -> State {
+/// The snapshot that is being merged, by this agent or since before it began.
+fn merging(context: &Context, mark: &Mark, state: State) -> Option<String> {
+    let owner = &mark.owner;
+    let known = context.attempts.merging(&owner.namespace, &owner.name, None);
+    known.or_else(|| {
+        let all = context.stores.snapshots.state();
+        let goes = |s: &&Arc<Snapshot>| {
+            s.namespace().as_ref() == Some(&owner.namespace)
+                && s.spec.virtual_machine == owner.name
+                && snapshot::vanish(s).is_some_and(|(policy, _)| policy == TeardownPolicy::Delete)
+                && context.attempts.of(&s.uid().unwrap_or_default()) == Attempt::None
+        };
+        let found = all.iter().filter(|_| is_merged_by_libvirt(mark.run, state)).find(goes);
+        found.map(|snapshot| snapshot.name_any())
+    })
+}
+
+fn file(disk: &libvirt_xml::Disk) -> (&str, Format) {
+    let format = match disk.format {
+        DiskFormat::Raw => Format::Raw,
+        DiskFormat::Qcow2 => Format::Qcow2,
+    };
+    (&disk.file, format)
+}
+
+/// Whether it runs, in the plan's words.
+pub fn state(state: DomainState) -> State {
     match state {
         DomainState::Running => State::Running,
         DomainState::Paused => State::Paused,

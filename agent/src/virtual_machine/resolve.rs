@@ -1,8 +1,9 @@
 //! Looks up what a manifest names. What is missing is a value, not an error.
 
+use crate::chains;
 use crate::context::Context;
 use crds::StoragePool;
-use crds::storage_volume::{Claim, StorageVolume, VolumePhase};
+use crds::storage_volume::{Claim, Format, StorageVolume, VolumePhase};
 use crds::virtual_machine::VirtualMachine;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
@@ -53,6 +54,21 @@ fn is_in(pool: &StoragePool, volume: &StorageVolume, path: &str) -> bool {
         && names::is_volume_file(&file, &volume.namespace().unwrap_or_default(), &volume.name_any())
 }
 
+/// The file that a disk of the volume is on. A domain that has the disk keeps it on the file that it has, whatever this says.
+fn goes_on(vm: &VirtualMachine, path: String, format: Format) -> Result<(String, Format), String> {
+    let ends = chains::ends(Path::new(&path)).map_err(|error| format!("looking for its snapshots: {error}"))?;
+    let has = vm.status.iter().flat_map(|status| &status.disks).any(|disk| names::is_same_volume(&disk.path, &path));
+    match ends.as_slice() {
+        [] => Ok((path, format)),
+        [end] => Ok((end.clone(), Format::Qcow2)),
+        _ if has => Ok((path, format)),
+        _ => Err(format!(
+            "its snapshots branch, and nothing says which is meant: {}; remove all but one",
+            ends.join(", ")
+        )),
+    }
+}
+
 fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> Volume {
     let pool = context.stores.pools.get(&ObjectRef::new(&volume.spec.storage_pool));
     let shared = pool.as_ref().is_some_and(|pool| pool.spec.shared);
@@ -73,6 +89,10 @@ fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> V
             Volume::NotReady(format!("its path {path} is not in its pool"))
         }
         (Some(VolumePhase::Ready | VolumePhase::Resizing), Some(path), Some(format)) => {
+            let (path, format) = match goes_on(vm, path, format) {
+                Ok(file) => file,
+                Err(why) => return Volume::NotReady(why),
+            };
             let me = Claim { name: vm.name_any(), uid: vm.uid().unwrap_or_default() };
             Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me) }
         }

@@ -17,6 +17,10 @@ fn http(http: Value) -> Value {
     volume(json!({"source": {"http": http}}))
 }
 
+fn snapshot(spec: Value) -> Value {
+    manifest("Snapshot", "before", merged(json!({"virtualMachine": "web"}), spec))
+}
+
 fn disks(disks: Value) -> Value {
     vm(json!({"disks": disks}))
 }
@@ -37,6 +41,8 @@ async fn good_manifests_are_accepted() {
             json!({"capacity": null, "source": {"http": {"url": "https://example.com/a.qcow2?x=1", "insecure": true}}}),
         ),
         manifest("StoragePool", "p", json!({"dir": {"path": "/var/lib/x"}})),
+        snapshot(json!({})),
+        snapshot(json!({"method": "Internal", "disks": {"include": ["a", "b"]}, "deletionPolicy": "Retain"})),
         manifest("Host", "edge", json!({"overcommit": {"cpu": "1.5"}})),
     ] {
         assert_eq!(story.refusal(manifest.clone()).await, None, "{manifest}");
@@ -113,6 +119,15 @@ async fn each_bad_manifest_is_refused_with_its_field_and_what_to_do() {
         (manifest("StoragePool", "p", json!({"dir": {"path": "/a/../b"}})), "no '.' or '..'"),
         (manifest("StoragePool", "p", json!({"dir": {"path": "/a/$(x)"}})), "path may hold letters"),
         (manifest("StoragePool", "p", json!({})), "spec.dir: Required"),
+        (snapshot(json!({"virtualMachine": ""})), "spec.virtualMachine"),
+        (snapshot(json!({"method": "Memory"})), "spec.method: Unsupported value"),
+        (snapshot(json!({"disks": {}})), "exactly one of include or exclude must be set"),
+        (
+            snapshot(json!({"disks": {"include": ["a"], "exclude": ["b"]}})),
+            "exactly one of include or exclude must be set",
+        ),
+        (snapshot(json!({"disks": {"include": []}})), "spec.disks.include"),
+        (snapshot(json!({"disks": {"include": ["a", "a"]}})), "Duplicate value"),
         (manifest("Host", "h", json!({"overcommit": {"cpu": "0.5"}})), "cpu must be a decimal number of at least 1"),
     ];
     for (manifest, words) in table {
@@ -152,6 +167,21 @@ async fn what_is_fixed_at_creation_stays_so() {
     let patch = Patch::Merge(json!({"spec": {"disks": [{"name": "a", "volumeTemplate": larger}]}}));
     let refused = story.api::<VirtualMachine>().patch("web", &PatchParams::default(), &patch).await;
     assert!(refused.unwrap_err().to_string().contains("volumeTemplate cannot be changed"));
+
+    story.apply(snapshot(json!({"virtualMachine": "none"}))).await.unwrap();
+    let change = async |change: Value| {
+        let patch = Patch::Merge(json!({"spec": change}));
+        story.api::<crds::Snapshot>().patch("before", &PatchParams::default(), &patch).await
+    };
+    for (wish, words) in [
+        (json!({"virtualMachine": "other"}), "virtualMachine cannot be changed"),
+        (json!({"method": "Internal"}), "method cannot be changed"),
+        (json!({"disks": {"include": ["a"]}}), "disks cannot be changed"),
+    ] {
+        let refusal = change(wish.clone()).await.unwrap_err().to_string();
+        assert!(refusal.contains(words), "{wish}: {refusal}");
+    }
+    change(json!({"deletionPolicy": "Retain"})).await.unwrap();
 
     let pool = Patch::Merge(json!({"spec": {"dir": {"path": "/var/lib/virtfleet/other"}}}));
     let pools = kube::Api::<crds::StoragePool>::all(story.client.clone());

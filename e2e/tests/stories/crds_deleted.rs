@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-const KINDS: [&str; 4] = ["virtualmachines", "storagevolumes", "storagepools", "hosts"];
+const KINDS: [&str; 5] = ["snapshots", "virtualmachines", "storagevolumes", "storagepools", "hosts"];
 
 #[tokio::test]
 async fn guests_outlive_their_crds_and_are_taken_back() {
@@ -23,6 +23,8 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     story.console_says(&host, "web", "VIRTFLEET-GUEST-UP boot=1").await;
     let domain = story.domain_name("web");
     let id = story.virsh(&host, &["domid", &domain]).unwrap();
+    story.take("before", "web", json!({})).await;
+    let overlay = disk(&story, &host);
     let file = story.volume("web-root").await.unwrap().status.unwrap().path.unwrap();
     let file_of_data = story.volume("data").await.unwrap().status.unwrap().path.unwrap();
     story.in_guest(&host, "web", "echo written | dd of=/dev/vdb conv=fsync").await;
@@ -48,7 +50,9 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
         .await;
     }
     assert_eq!(story.virsh(&host, &["domid", &domain]).unwrap(), id, "it runs on");
-    assert!(story.outside(&host, &file).exists(), "its disk is there");
+    assert!(story.outside(&host, &file).exists() && overlay != file, "its disk is there");
+    let snapshots = || story.virsh(&host, &["snapshot-list", "--name", &domain]).unwrap();
+    assert_eq!(snapshots(), "before");
 
     install::helm(&story.run, "virtfleet-crds").unwrap();
     for kind in KINDS {
@@ -77,6 +81,14 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     assert_eq!(volume.status.unwrap().path.as_deref(), Some(file_of_data.as_str()), "it took its file back");
     assert_eq!(story.console(&host, "web").matches("VIRTFLEET-GUEST-UP").count(), 1);
 
+    // The snapshot's object takes its snapshot back as it was, and is one as any other.
+    let taken = |snapshot: &crds::Snapshot| snapshot.status.clone().unwrap_or_default().created_at;
+    let again = story.take("before", "web", json!({})).await;
+    assert!(taken(&again) < again.metadata.creation_timestamp, "{:?}", again.status);
+    assert_eq!((snapshots(), disk(&story, &host)), ("before".into(), overlay));
+    story.delete::<crds::Snapshot>("before").await;
+    assert_eq!((snapshots(), disk(&story, &host)), (String::new(), file.clone()));
+
     // From here on it is a machine as any other, and its disks hold what was written to them.
     story
         .patch::<VirtualMachine>("web", json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": "now"}}}))
@@ -91,4 +103,10 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     story.delete::<VirtualMachine>("web").await;
     assert_eq!(story.domain(&host, &domain), "absent");
     story.end().await;
+}
+
+/// The file that the machine's disk is on.
+fn disk(story: &Story, host: &str) -> String {
+    let list = story.virsh(host, &["domblklist", &story.domain_name("web")]).unwrap();
+    list.split_whitespace().nth(1).unwrap().to_owned()
 }

@@ -1,6 +1,6 @@
 //! What an agent's and the controller's accounts may do, verb by kind by whose: and that they may do nothing else.
 
-use crds::{HOSTS_NAMESPACE, Host, StoragePool, StorageVolume, VirtualMachine};
+use crds::{HOSTS_NAMESPACE, Host, Snapshot, StoragePool, StorageVolume, VirtualMachine};
 use e2e::story::{Story, client};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Secret, ServiceAccount};
@@ -52,13 +52,23 @@ fn status(kind: &str, name: &str, status: Value) -> Patch<Value> {
     )
 }
 
+/// A snapshot has other phases than a machine.
+fn without_phase(status: &Value) -> Value {
+    let mut status = status.clone();
+    status.as_object_mut().unwrap().remove("phase");
+    status
+}
+
 async fn bound(story: &Story) {
     for (name, host) in [("on-a", Some("node-a")), ("on-b", Some("node-b")), ("nowhere", None)] {
         let placement = host.map_or(json!({"host": "no-such-host"}), |host| json!({"host": host}));
         story.apply(story.bare(name, json!({"placement": placement}))).await.unwrap();
         let place = host.map_or(json!({"capacity": "1Mi"}), |host| json!({"capacity": "1Mi", "host": host}));
         story.apply(story.volume_manifest(name, place)).await.unwrap();
+        story.apply(story.snapshot_manifest(name, name, json!({}))).await.unwrap();
         if host.is_some() {
+            // They have no disks: bound and refused is all that they are here.
+            story.snapshot_is(name, "False", "NoDisks").await;
             story.vm_is(name, "True", "Running").await;
             story.volume_is(name, "True", "Ready").await;
         }
@@ -76,10 +86,12 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
         Api::<VirtualMachine>::namespaced(agent.clone(), "identity"),
         Api::<StorageVolume>::namespaced(agent.clone(), "identity"),
     );
+    let snapshots = Api::<Snapshot>::namespaced(agent.clone(), "identity");
     let (pools, hosts) = (Api::<StoragePool>::all(agent.clone()), Api::<Host>::all(agent.clone()));
     let list = ListParams::default();
     table.cell("list machines", true, Api::<VirtualMachine>::all(agent.clone()).list(&list).await);
     table.cell("list volumes", true, Api::<StorageVolume>::all(agent.clone()).list(&list).await);
+    table.cell("list snapshots", true, Api::<Snapshot>::all(agent.clone()).list(&list).await);
     table.cell("list pools", true, pools.list(&list).await);
     table.cell("list hosts", true, hosts.list(&list).await);
 
@@ -91,6 +103,11 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
             vms.patch_status(name, &dry(), &status("VirtualMachine", name, reach.clone())).await,
         );
         let ready = json!({"phase": "Ready"});
+        table.cell(
+            &format!("status of snapshot {name}"),
+            mine,
+            snapshots.patch_status(name, &dry(), &status("Snapshot", name, ready.clone())).await,
+        );
         table.cell(
             &format!("status of volume {name}"),
             mine,
@@ -104,6 +121,8 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
         ] {
             // Saying again which host it is bound to changes nothing.
             let allowed = mine && field["host"] == "node-a";
+            let answer = snapshots.patch_status(name, &dry(), &status("Snapshot", name, without_phase(&field))).await;
+            table.cell(&format!("{field} of snapshot {name}"), allowed, answer);
             let answer = vms.patch_status(name, &dry(), &status("VirtualMachine", name, field.clone())).await;
             table.cell(&format!("{field} of machine {name}"), allowed, answer);
         }
@@ -121,6 +140,11 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
         let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
         table.cell(&format!("delete machine {name}"), false, vms.delete(name, &delete).await);
         table.cell(&format!("delete volume {name}"), false, volumes.delete(name, &delete).await);
+        table.cell(&format!("delete snapshot {name}"), false, snapshots.delete(name, &delete).await);
+        let owners = Patch::Merge(json!({"metadata": {"ownerReferences": []}}));
+        table.cell(&format!("owners of snapshot {name}"), false, snapshots.patch(name, &merge, &owners).await);
+        let policy = Patch::Merge(json!({"spec": {"deletionPolicy": "Retain"}}));
+        table.cell(&format!("spec of snapshot {name}"), false, snapshots.patch(name, &merge, &policy).await);
     }
     table.cell(
         "status of a pool",
@@ -182,6 +206,11 @@ async fn the_controller_changes_no_spec_and_deletes_only_what_machines_own() {
         vms.patch("web", &merge, &Patch::Merge(json!({"spec": {"powerState": "Running"}}))).await,
     );
     table.cell("delete a machine", false, vms.delete("web", &delete).await);
+    story.apply(story.snapshot_manifest("before", "web", json!({}))).await.unwrap();
+    let snapshots = Api::<Snapshot>::namespaced(controller.clone(), "rights");
+    table.cell("delete a snapshot", false, snapshots.delete("before", &delete).await);
+    let policy = Patch::Merge(json!({"spec": {"deletionPolicy": "Retain"}}));
+    table.cell("spec of a snapshot", false, snapshots.patch("before", &merge, &policy).await);
     table.cell("delete a user's volume", false, volumes.delete("mine", &delete).await);
     let hosts = Api::<Host>::all(controller.clone());
     table.cell("delete a host", false, hosts.delete("node-a", &delete).await);

@@ -25,6 +25,7 @@ async fn an_idle_fleet_writes_nothing_but_leases() {
     for name in ["a", "b", "c"] {
         story.vm_is(name, "True", "Running").await;
     }
+    story.take("before", "a", json!({})).await;
     // The last coalesced Host status goes out within 10 s; what comes after a quiet spell of that length is no echo.
     let mut before = writes(&story).len();
     loop {
@@ -35,7 +36,8 @@ async fn an_idle_fleet_writes_nothing_but_leases() {
         }
         before = now;
     }
-    tokio::time::sleep(Duration::from_secs(15)).await;
+    // Longer than the look for snapshots that others made.
+    tokio::time::sleep(Duration::from_secs(25)).await;
     let all = writes(&story);
     assert_eq!(all.len(), before, "{:?}", &all[before..]);
     assert!(before > 10, "the log does not tell our writes");

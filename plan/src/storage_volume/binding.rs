@@ -1,5 +1,6 @@
 //! Who uses a volume, who may write to it, on which host it lies: the controller's part of its status. Pure.
 
+use crate::names;
 use crate::virtual_machine::uses;
 use crate::virtual_machine::uses::told_lost;
 use crds::conditions::{Builder, Status, Type};
@@ -64,7 +65,7 @@ pub fn binding<'a>(volume: &StorageVolume, machines: impl IntoIterator<Item = &'
 
 fn attached(vm: &VirtualMachine, path: Option<&str>) -> bool {
     let disks = vm.status.iter().flat_map(|status| &status.disks);
-    path.is_some() && disks.into_iter().any(|disk| Some(disk.path.as_str()) == path)
+    disks.into_iter().any(|disk| path.is_some_and(|path| names::is_same_volume(&disk.path, path)))
 }
 
 /// The fields of a stored status that the controller writes.
@@ -226,6 +227,10 @@ mod tests {
             vec![crds::virtual_machine::DiskStatus { name: "root".into(), target: "vda".into(), path: "/p/v".into() }];
         let held = volume(json!({"claimedBy": {"name": "a", "uid": "uid-a"}, "path": "/p/v"}));
         let other = vm("b", EARLY, None, false);
+        assert_eq!(binding(&held, [&keeper, &other]).claimed_by.unwrap().name, "a");
+        // Also when the guest writes into an overlay over the volume's file.
+        keeper.status.as_mut().unwrap().disks[0].path = "/p/shop.v-0a1b2c3d.before-00000000".into();
+        let held = volume(json!({"claimedBy": {"name": "a", "uid": "uid-a"}, "path": "/p/shop.v-0a1b2c3d.qcow2"}));
         assert_eq!(binding(&held, [&keeper, &other]).claimed_by.unwrap().name, "a");
     }
 

@@ -23,7 +23,7 @@ fn larger(source: bool) -> Desired {
 }
 
 fn seen() -> Observed {
-    Observed { file: File::Absent, part: false, job: Job::None, users: vec![], left_over: vec![] }
+    Observed { file: File::Absent, part: false, job: Job::None, users: vec![], left_over: vec![], overlays: vec![] }
 }
 
 fn there() -> File {
@@ -241,7 +241,7 @@ prop_compose! {
     ) -> Model {
         // An import runs only for a file that is not there.
         let job = if file == File::Absent { job } else { Job::None };
-        Model { seen: Observed { file, part, job, users, left_over: vec![] }, failing, counts: Default::default() }
+        Model { seen: Observed { file, part, job, users, left_over: vec![], overlays: vec![] }, failing, counts: Default::default() }
     }
 }
 
@@ -322,7 +322,7 @@ proptest! {
     /// Whatever is seen, only Delete unlinks, and only what no domain names; and each way ends.
     #[test]
     fn data_goes_only_by_a_teardown_that_says_delete(
-        part: bool, running: bool, there_is: bool, named: bool,
+        part: bool, running: bool, there_is: bool, named: bool, overlays in 0usize..3,
         policy in prop::sample::select(vec![TeardownPolicy::Delete, TeardownPolicy::Retain, TeardownPolicy::Orphan, TeardownPolicy::Keep]),
     ) {
         let mut seen = Observed {
@@ -331,14 +331,20 @@ proptest! {
             job: if running { Job::Running { received: 1, total: None } } else { Job::None },
             users: if named { vec![user(How::Off)] } else { vec![] },
             left_over: vec![],
+            overlays: if there_is { (0..overlays).map(|at| format!("/p/v.{at}")).collect() } else { vec![] },
         };
-        for _ in 0..4 {
+        for _ in 0..8 {
             match next(&gone(policy), &seen, NOW) {
                 Next::Do(Step::Cancel) => seen.job = Job::None,
                 Next::Do(Step::Discard) => seen.part = false,
-                Next::Do(Step::Unlink { .. }) => {
+                Next::Do(Step::Unlink { path }) => {
                     prop_assert!(policy == TeardownPolicy::Delete && !named);
-                    seen.file = File::Absent;
+                    if path == "/p/v" {
+                        prop_assert!(seen.overlays.is_empty(), "what lies over it is forgotten with it");
+                        seen.file = File::Absent;
+                    } else {
+                        prop_assert_eq!(seen.overlays.remove(0), path);
+                    }
                 }
                 Next::Done => {
                     let kept = there_is && (policy != TeardownPolicy::Delete);

@@ -64,6 +64,15 @@ pub fn restart_asked(want: &Desired, seen: &Seen) -> bool {
     want.restarted_at.is_some() && want.restarted_at != seen.mark.restarted_at
 }
 
+/// Whether a domain that we hold for off is on, its processors standing still: so libvirt merges a snapshot of one that is off.
+pub fn is_merged_by_libvirt(run: Run, state: State) -> bool {
+    let off = match run {
+        Run::Stopped | Run::StoppedByGuest => true,
+        Run::Starting | Run::Started | Run::Stopping { .. } => false,
+    };
+    off && state == State::Paused
+}
+
 /// What to do for a guest that runs as it should.
 fn run(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     match seen.mark.run {

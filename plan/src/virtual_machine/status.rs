@@ -1,10 +1,11 @@
 //! What a machine's status says, from what was wanted, seen and answered. Pure: equal looks give equal statuses.
 
 use super::power::{self, Power};
-use super::{Cause, Desired, Goal, Invalid, Next, Observed, Seen, State, Step, Why, changes};
+use super::{Cause, Desired, Goal, Invalid, Next, Observed, Seen, State, Step, Why, changes, overlays};
 use crds::conditions::{Builder, Status, Type};
 use crds::virtual_machine::{
-    Apply, DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus, VirtualMachineStatus,
+    Apply, DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus, SnapshotsStatus,
+    VirtualMachineStatus,
 };
 use crds::{Condition, Teardown, quantity};
 use jiff::Timestamp;
@@ -85,6 +86,8 @@ pub fn status(look: &Look<'_>) -> VirtualMachineStatus {
     if let Outcome::Unreachable { message } = &look.outcome {
         return unreachable(look, message);
     }
+    let kept = look.goal.ok().zip(look.seen).map(|(goal, seen)| overlays::kept(goal, seen));
+    let look = &Look { goal: kept.as_deref().map_or(look.goal, Ok), ..look.clone() };
     let domain = match look.seen {
         Some(Observed::Ours(seen)) => Some(&**seen),
         Some(Observed::Absent | Observed::Foreign { .. }) | None => None,
@@ -112,6 +115,7 @@ pub fn status(look: &Look<'_>) -> VirtualMachineStatus {
             (Ok(_) | Err(_), _) => Vec::new(),
         },
         guest: look.guest.map(|guest| GuestStatus { hostname: guest.hostname.clone(), os: guest.os.clone() }),
+        snapshots: domain.and_then(snapshots),
         teardown: teardown(look),
         conditions: conditions(look, domain, &verdict),
     }
@@ -257,6 +261,7 @@ fn of_stopped(seen: &Seen, cause: Cause, next: &Next) -> Verdict {
 fn waiting_for(next: &Next) -> String {
     match next {
         Next::Wait { why: Why::Volumes(waiting), .. } => waiting.to_string(),
+        Next::Wait { why: Why::Snapshot(name), .. } => format!("snapshot {name} is being merged"),
         Next::Wait { why: Why::Shutdown | Why::Backoff | Why::Detach(_), .. }
         | Next::Done
         | Next::Do(_)
@@ -338,6 +343,11 @@ fn started_at(look: &Look<'_>, seen: &Seen) -> Option<Time> {
     let same_run = look.previous.domain.as_ref().and_then(|d| d.id) == seen.id.map(i64::from);
     let known = look.previous.started_at.clone().filter(|_| same_run);
     seen.id.map(|_| known.unwrap_or(Time(look.now)))
+}
+
+fn snapshots(seen: &Seen) -> Option<SnapshotsStatus> {
+    let (count, current) = &seen.snapshots;
+    (*count > 0).then(|| SnapshotsStatus { count: (*count).into(), current: current.clone() })
 }
 
 fn disks(domain: &Domain) -> Vec<DiskStatus> {

@@ -8,7 +8,7 @@ use super::validate::{DiskShape, Shape, Waiting};
 use super::*;
 use crds::virtual_machine::Apply;
 use jiff::SignedDuration;
-use libvirt_xml::{Accelerator, Cpu, DiskFormat, Owner, Run};
+use libvirt_xml::{Accelerator, Cpu, Disk, DiskFormat, Owner, Run};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -100,6 +100,9 @@ impl Model {
             asked: None,
             detaching: BTreeMap::new(),
             failures: Failures::default(),
+            chains: BTreeMap::new(),
+            snapshots: (0, None),
+            merging: None,
         };
         Model { domain: Some(seen), ..Model::empty() }
     }
@@ -127,6 +130,8 @@ impl Model {
             Step::Redefine(domain) => {
                 let seen = self.seen();
                 assert_eq!(seen.config.uuid, domain.uuid);
+                let (before, after) = (overlaid(seen), overlaid(&Seen { config: (**domain).clone(), ..seen.clone() }));
+                assert_eq!(before, after, "put back from an overlay");
                 (seen.config, seen.persistent) = ((**domain).clone(), true);
                 seen.mark = seen.config.mark.clone().expect("a definition keeps its mark");
                 "redefine"
@@ -226,6 +231,20 @@ impl Model {
         }
         panic!("does not converge: {self:?}");
     }
+}
+
+/// The disks that are on an overlay.
+fn overlaid(seen: &Seen) -> Vec<Disk> {
+    seen.config.disks.iter().filter(|disk| disk.file.contains(".before-")).cloned().collect()
+}
+
+/// A host whose domain went onto an overlay over its volume's file.
+fn with_overlay(host: &mut Model) {
+    let Some(seen) = &mut host.domain else { return };
+    for domain in [Some(&mut seen.config), seen.live.as_mut()].into_iter().flatten() {
+        domain.disks[0].file = "/pool/shop.web-root-0a1b2c3d.before-00000000".into();
+    }
+    seen.snapshots = (1, Some("before".into()));
 }
 
 fn exist(want: &Desired) -> Goal {
@@ -531,6 +550,65 @@ fn a_running_domain_that_somebody_undefined_is_defined_again() {
     assert!(host.seen().persistent && host.counts["start"] == 1);
 }
 
+#[test]
+fn a_domain_is_never_put_back_from_an_overlay_onto_the_file_below() {
+    let mut wanted = want(Power::Off);
+    wanted.shape.as_mut().unwrap().disks[0].format = DiskFormat::Raw;
+    wanted.shape.as_mut().unwrap().memory_kib = 2048 * 1024;
+    for elsewhere in [false, true] {
+        let mut host = Model::with(mark(Run::Stopped), State::Off(Cause::Unknown));
+        with_overlay(&mut host);
+        if elsewhere {
+            // As `virsh snapshot-create-as --diskspec vda,file=/elsewhere/x` leaves it.
+            host.seen().config.disks[0].file = "/elsewhere/x".into();
+            host.seen().chains = [("/elsewhere/x".into(), vec![shape(1).disks[0].file.clone()])].into();
+        }
+        let before = host.seen().config.disks.clone();
+        assert_eq!(host.settle(&exist(&wanted), true), Next::Done);
+        assert_eq!(host.counts, BTreeMap::from([("redefine", 1)]), "its memory");
+        assert_eq!(host.seen().config.disks, before);
+        wanted.power = Power::On;
+        host.settle(&exist(&wanted), true);
+        assert_eq!(host.seen().live.clone().unwrap().disks, before);
+        let told = changes::waiting(
+            match &*overlays::kept(&exist(&wanted), &host.observe()) {
+                Goal::Exist(want) => want,
+                Goal::Vanish(_) => panic!(),
+            },
+            host.seen(),
+        );
+        assert_eq!(told, Vec::new());
+        wanted.power = Power::Off;
+    }
+}
+
+#[test]
+fn a_disk_that_was_given_another_volume_goes_to_it() {
+    let mut host = Model::with(mark(Run::Stopped), State::Off(Cause::Unknown));
+    with_overlay(&mut host);
+    let mut wanted = want(Power::Off);
+    let file = "/pool/shop.other-0a1b2c3d.qcow2";
+    wanted.shape.as_mut().unwrap().disks[0].file = file.into();
+    let Next::Do(Step::Redefine(domain)) = next(&exist(&wanted), &host.observe(), now()) else { panic!() };
+    assert_eq!(domain.disks[0].file, file);
+}
+
+#[test]
+fn a_machine_waits_for_a_merge_and_its_deletion_does_not() {
+    for state in [State::Running, State::Paused, State::Off(Cause::Unknown)] {
+        for power in [Power::On, Power::Off] {
+            let mut host = Model::with(mark(Run::Stopped), state);
+            host.seen().merging = Some("before".into());
+            let waits = next(&exist(&want(power)), &host.observe(), now());
+            assert_eq!(waits, Next::Wait { until: None, why: Why::Snapshot("before".into()) });
+        }
+        let mut host = Model::with(mark(Run::Started), state);
+        host.seen().merging = Some("before".into());
+        assert_eq!(host.settle(&vanish(TeardownPolicy::Delete), true), Next::Done);
+        assert_eq!(host.domain, None);
+    }
+}
+
 fn any_run() -> impl Strategy<Value = Run> {
     prop_oneof![
         Just(Run::Stopped),
@@ -590,6 +668,7 @@ prop_compose! {
         autostart: bool,
         uid in prop_oneof![Just("new"), Just("old")],
         drifted: bool,
+        overlay: bool,
         disks in prop_oneof![Just(Vec::new()), Just(vec![disk("data", "vdb")]), Just(vec![disk("logs", "vdc"), disk("data", "vdb")])],
     ) -> Model {
         if !there {
@@ -603,6 +682,9 @@ prop_compose! {
         seen.autostart = autostart;
         if let Some(live) = &mut seen.live {
             live.disks = [live.disks.clone(), disks].concat();
+        }
+        if overlay {
+            with_overlay(&mut host);
         }
         host
     }

@@ -1,0 +1,142 @@
+//! Carries one step out. No policy: the plan decided.
+
+use super::observe::Sight;
+use super::tell_others;
+use crate::chains;
+use crate::context::Context;
+use crate::files;
+use crate::import::Failure;
+use crds::snapshot::{Snapshot, UsedMethod};
+use crds::storage_volume::Format;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use libvirt::Take;
+use libvirt_xml::snapshot::{Request, claimed};
+use libvirt_xml::without_merged;
+use plan::snapshot::Step;
+use shell::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Carries it out. That it was not to be done is remembered for the plan.
+///
+/// # Errors
+/// What stands in the way of remembering it: a record that cannot be understood.
+pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &Sight) -> Result<(), Error> {
+    let uid = of.uid().unwrap_or_default();
+    let verb = match step {
+        Step::Prepare { path, below, format, capacity } => {
+            let done = blocking(move || prepare(Path::new(&path), &below, format, capacity)).await;
+            if let Err(message) = &done {
+                context.attempts.end(&uid, Err(message.clone()));
+            }
+            "prepare"
+        }
+        Step::Discard { path } => {
+            let done = blocking(move || discard(Path::new(&path))).await;
+            done.map_err(|message| Error::Passing { act: "remove a blank overlay", message })?;
+            "discard"
+        }
+        Step::Take { request, method } => {
+            let taken = take(context, &sight.uuid, &request, method).await;
+            context.attempts.end(&uid, taken);
+            "take"
+        }
+        Step::Claim { uid } => {
+            claim(context, sight, uid.as_deref()).await?;
+            "claim"
+        }
+        Step::Settle => {
+            settle(context, sight).await?;
+            "take the definition off what was merged"
+        }
+        Step::Forget => {
+            let forgotten = context.libvirt.forget_snapshot(&sight.uuid, &of.name_any()).await;
+            forgotten.map_err(|error| Error::Passing { act: "remove a record", message: error.to_string() })?;
+            "remove its record"
+        }
+        Step::Merge => {
+            merge(context, of, sight);
+            "merge"
+        }
+    };
+    tracing::info!("snapshot {}/{}: {verb}", of.namespace().unwrap_or_default(), of.name_any());
+    Ok(())
+}
+
+async fn blocking(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|failure| failure.message),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// An overlay while it is being made.
+pub fn part(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.part", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Makes a blank overlay, closed to others from its first instant, that gets its name when it is whole and only if nothing has it.
+fn prepare(path: &Path, below: &str, format: Format, capacity: u64) -> Result<(), Failure> {
+    let part = part(path);
+    files::unlink(&part).map_err(|error| Failure::io("make the overlay", &error))?;
+    drop(files::open_part(&part, true).map_err(|error| Failure::io("make the overlay", &error))?);
+    // `-u`: the file below is in use, and was looked at by us.
+    let words = ["create", "-q", "-u", "-f", "qcow2", "-F", format.as_str(), "-b", below];
+    files::qemu_img(&words, &part, &[&capacity.to_string()])?;
+    files::give_name(&part, path).map_err(|error| Failure::io("give the overlay its name", &error))
+}
+
+/// Removes a blank overlay, and what is left of one that was being made. One that was written to since is left.
+fn discard(path: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("remove the overlay", &error);
+    if path.exists() && chains::is_blank(path).map_err(failed)? {
+        // QEMU locks what it writes to: it may be on it though libvirt, which died, does not know.
+        files::qemu_img(&["info", "-f", "qcow2"], path, &[])?;
+        files::unlink(path).map_err(failed)?;
+    }
+    files::unlink(&part(path)).map_err(failed)
+}
+
+async fn take(context: &Context, uuid: &str, request: &Request, method: UsedMethod) -> Result<(), String> {
+    let xml = request.render().map_err(|error| error.to_string())?;
+    let how = match method {
+        UsedMethod::Internal => Take::Internal,
+        UsedMethod::External => Take::External,
+    };
+    context.libvirt.take_snapshot(uuid, xml, how).await.map_err(|error| error.to_string())
+}
+
+async fn claim(context: &Context, sight: &Sight, uid: Option<&str>) -> Result<(), Error> {
+    let failed = |message: String| Error::Passing { act: "write whose the snapshot is", message };
+    let record = sight.record.as_ref().ok_or_else(|| failed("it is gone".into()))?;
+    let xml = claimed(&record.xml, uid).map_err(|error| failed(error.to_string()))?;
+    let written = context.libvirt.redefine_snapshot(&sight.uuid, xml, record.current).await;
+    written.map_err(|error| failed(error.to_string()))
+}
+
+async fn settle(context: &Context, sight: &Sight) -> Result<(), Error> {
+    let failed = |message: String| Error::Passing { act: "take the definition off what was merged", message };
+    let xml = without_merged(&sight.inactive_xml, &sight.merged).map_err(|error| failed(error.to_string()))?;
+    match xml {
+        Some(xml) => context.libvirt.define(xml).await.map_err(|error| failed(error.to_string())),
+        None => Ok(()),
+    }
+}
+
+/// libvirt goes on with it whatever becomes of this agent.
+fn merge(context: &Arc<Context>, of: &Snapshot, sight: &Sight) {
+    let (uid, name, uuid) = (of.uid().unwrap_or_default(), of.name_any(), sight.uuid.clone());
+    let machine = (of.namespace().unwrap_or_default(), of.spec.virtual_machine.clone());
+    context.attempts.begin_merge(&uid, machine, name.clone());
+    let (context, of) = (context.clone(), of.clone());
+    tokio::spawn(async move {
+        let merged = context.libvirt.delete_snapshot(&uuid, &name).await;
+        if let Err(error) = &merged {
+            tracing::warn!("merging snapshot {}/{name}: {error}", of.namespace().unwrap_or_default());
+        }
+        context.attempts.end(&uid, merged.map_err(|error| error.to_string()));
+        context.queues.snapshots.push(ObjectRef::from_obj(&of));
+        tell_others(&context, &of);
+    });
+}

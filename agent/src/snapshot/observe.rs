@@ -1,0 +1,226 @@
+//! One look at the domain of a snapshot's machine, its snapshots and the files beside its disks.
+
+use crate::chains;
+use crate::context::Context;
+use crate::virtual_machine::observe::state;
+use crds::snapshot::Snapshot;
+use crds::storage_volume::Format;
+use crds::virtual_machine::VirtualMachine;
+use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
+use libvirt::{DomainDetail, SnapshotDetail};
+use libvirt_xml::{DiskFormat, Domain, Merged, facts, mark_of, snapshot};
+use plan::names;
+use plan::snapshot::status::was_there;
+use plan::snapshot::{Attempt, Observed, Overlay, OverlayFile, Reason, Seen, SeenDisk};
+use plan::virtual_machine::power::is_merged_by_libvirt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What was seen, and what steps need of it.
+pub struct Sight {
+    /// What was seen.
+    pub observed: Observed,
+    /// UUID of the domain; empty without one.
+    pub uuid: String,
+    /// libvirt's record of the snapshot of this name.
+    pub record: Option<SnapshotDetail>,
+    /// The domain's inactive XML; empty without one.
+    pub inactive_xml: String,
+    /// Overlays of the snapshot that were merged, when all were.
+    pub merged: Vec<Merged>,
+    /// Bytes that the guest sees of the files that the snapshot keeps.
+    pub sizes: BTreeMap<String, u64>,
+}
+
+/// Looks.
+///
+/// # Errors
+/// libvirt's answer.
+pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight> {
+    let nothing = |observed| {
+        let (uuid, inactive_xml) = (String::new(), String::new());
+        Ok(Sight { observed, uuid, record: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
+    };
+    let no_domain = |word, message: String| nothing(Observed::NoDomain(Reason::new(word, message)));
+    let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
+    let Some(vm) = context.stores.machines.get(&ObjectRef::new(machine).within(&namespace)) else {
+        return no_domain("MachineNotFound", format!("there is no VirtualMachine {machine} on this host"));
+    };
+    if !is_owner(&vm, of) {
+        return no_domain("MachineReplaced", format!("VirtualMachine {machine} is not the one that this was made for"));
+    }
+    let unsettled = || {
+        let message = format!("the host does not know yet whether machine {machine} has its domain");
+        nothing(Observed::Unsettled(Reason::new("MachineNotReady", message)))
+    };
+    if !context.marks.are_known() {
+        return unsettled();
+    }
+    let Some(detail) = domain_of(context, &namespace, machine).await? else {
+        return no_domain("MachineNotReady", format!("machine {machine} has no domain yet"));
+    };
+    let uuid = detail.summary.uuid.clone();
+    let domain = Domain::parse(&detail.inactive_xml).map_err(unreadable)?;
+    let is_machines = domain.mark.as_ref().is_some_and(|mark| Some(&mark.owner.uid) == vm.metadata.uid.as_ref());
+    let records = context.libvirt.snapshots(&uuid).await?;
+    let (true, Some(records)) = (is_machines, records) else { return unsettled() };
+    let snapshots = records.iter().map(|r| snapshot::Snapshot::parse(&r.xml)).collect::<Result<Vec<_>, _>>();
+    let (snapshots, name) = (snapshots.map_err(unreadable)?, of.name_any());
+    let kept = snapshots.iter().filter(|snapshot| snapshot.name == name).flat_map(|snapshot| &snapshot.disks);
+    let sizes = kept.filter_map(|disk| Some((disk.file.clone(), capacity(&disk.file, disk.format)?))).collect();
+    let record = records.into_iter().find(|record| record.name == name);
+    let merged = snapshots.iter().find(|snapshot| snapshot.name == name).map(gone_overlays).unwrap_or_default();
+    let inactive_xml = detail.inactive_xml.clone();
+    let seen = seen(context, of, &vm, detail, &domain, snapshots, &merged)?;
+    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, record, sizes, inactive_xml, merged })
+}
+
+/// The domain with the machine's mark, of whatever uid.
+async fn domain_of(context: &Context, namespace: &str, machine: &str) -> libvirt::Result<Option<DomainDetail>> {
+    let known = context.marks.find(&context.cluster, namespace, machine);
+    let uuid = match known {
+        Some(uuid) => Some(uuid),
+        None => context.libvirt.domain_named(&names::domain(namespace, machine)).await?,
+    };
+    let Some(uuid) = uuid else { return Ok(None) };
+    let Some(detail) = context.libvirt.domain(&uuid).await? else { return Ok(None) };
+    let mark = mark_of(&detail.inactive_xml).map_err(unreadable)?;
+    let is_ours = mark.is_some_and(|mark| {
+        let owner = mark.owner;
+        owner.cluster == context.cluster && owner.namespace == namespace && owner.name == machine
+    });
+    Ok(is_ours.then_some(detail))
+}
+
+/// A machine that was made anew under the name takes its domain over, but not the snapshots' objects of the one before it.
+fn is_owner(vm: &VirtualMachine, snapshot: &Snapshot) -> bool {
+    let mut owners = snapshot.owner_references().iter().filter(|owner| owner.kind == "VirtualMachine").peekable();
+    owners.peek().is_none() || owners.any(|owner| Some(&owner.uid) == vm.metadata.uid.as_ref())
+}
+
+fn seen(
+    context: &Context,
+    of: &Snapshot,
+    vm: &Arc<VirtualMachine>,
+    detail: DomainDetail,
+    domain: &Domain,
+    snapshots: Vec<snapshot::Snapshot>,
+    merged: &[Merged],
+) -> libvirt::Result<Seen> {
+    let own = facts(&detail.inactive_xml).map_err(unreadable)?;
+    let live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?.unwrap_or_default();
+    let chains = chains::of(domain.disks.iter().map(|disk| (disk.file.as_str(), format(disk.format))));
+    let named = own.files.iter().chain(&live.files).chain(chains.values().flatten());
+    let used: BTreeSet<&String> = named.chain(snapshots.iter().flat_map(|snapshot| &snapshot.files)).collect();
+    let (name, uid) = (of.name_any(), of.uid().unwrap_or_default());
+    let disk = |disk: &libvirt_xml::Disk| {
+        let size = capacity(&disk.file, disk.format);
+        let below = chains.get(&disk.file).map_or(&[][..], Vec::as_slice);
+        SeenDisk {
+            name: disk.name.clone(),
+            target: disk.target.clone(),
+            format: format(disk.format),
+            read_only: disk.read_only,
+            overlay: match place(context, &disk.file, below, &name, &uid) {
+                None => Overlay::NoPlace,
+                Some(path) => {
+                    let file = if used.contains(&path) { OverlayFile::Used } else { there(&path, &disk.file, size) };
+                    Overlay::At { path, file }
+                }
+            },
+            file: disk.file.clone(),
+            capacity: size,
+        }
+    };
+    let names_merged = own.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
+    let is_own = |target: &String| domain.disks.iter().any(|disk| disk.target == *target);
+    let state = state(detail.summary.state);
+    let attempt = match context.attempts.of(&uid) {
+        // An agent before this one began it: libvirt goes on with it.
+        Attempt::None if domain.mark.as_ref().is_some_and(|mark| is_merged_by_libvirt(mark.run, state)) => {
+            Attempt::Merging
+        }
+        attempt => attempt,
+    };
+    let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
+    Ok(Seen {
+        state,
+        machine_goes: vm.metadata.deletion_timestamp.is_some(),
+        disks: domain.disks.iter().map(disk).collect(),
+        others: own.disks.iter().map(|disk| disk.target.clone()).filter(|target| !is_own(target)).collect(),
+        snapshots,
+        current: detail.current_snapshot,
+        was_there: of.status.as_ref().is_some_and(was_there),
+        attempt,
+        merging: context.attempts.merging(&namespace, machine, Some(&uid)),
+        merged: match (merged.is_empty(), names_merged) {
+            (true, _) => plan::snapshot::Merged::No,
+            (false, true) => plan::snapshot::Merged::InFiles,
+            (false, false) => plan::snapshot::Merged::Everywhere,
+        },
+        can_merge: context.facts.lock().as_ref().is_some_and(|facts| facts.capabilities.external_snapshot),
+    })
+}
+
+/// The snapshot's overlays with the files below them, when each overlay is gone and each file below is there.
+fn gone_overlays(snapshot: &snapshot::Snapshot) -> Vec<Merged> {
+    let gone = |path: &str| fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let merged = snapshot.disks.iter().map(|disk| {
+        let overlay = disk.overlay.clone().filter(|overlay| gone(overlay) && Path::new(&disk.file).is_file())?;
+        Some(Merged { overlay, below: disk.file.clone(), format: disk.format })
+    });
+    merged.collect::<Option<Vec<_>>>().unwrap_or_default()
+}
+
+/// Where a disk goes on: beside the first of its files that is a volume's in a pool of ours.
+fn place(context: &Context, file: &str, below: &[String], snapshot: &str, uid: &str) -> Option<String> {
+    let pools = context.stores.pools.state();
+    std::iter::once(file).chain(below.iter().map(String::as_str)).find_map(|file| {
+        let (dir, file) = file.rsplit_once('/')?;
+        pools.iter().any(|pool| Path::new(&pool.spec.dir.path) == Path::new(dir)).then_some(())?;
+        Some(format!("{dir}/{}", names::overlay_file(file, snapshot, uid)?))
+    })
+}
+
+/// What is at an overlay's path that nothing names.
+fn there(path: &str, below: &str, capacity: Option<u64>) -> OverlayFile {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            // A half one is thrown away as a stale one is.
+            return if super::execute::part(Path::new(path)).exists() {
+                OverlayFile::Stale
+            } else {
+                OverlayFile::Absent
+            };
+        }
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) | Err(_) => return OverlayFile::Other,
+    }
+    let over = chains::below(path).into_iter().next();
+    match (over, chains::is_blank(Path::new(path))) {
+        (Some(over), Ok(true)) => {
+            let fits = over == below && chains::capacity(Path::new(path), Format::Qcow2) == capacity;
+            if fits { OverlayFile::Blank } else { OverlayFile::Stale }
+        }
+        (Some(_) | None, _) => OverlayFile::Other,
+    }
+}
+
+fn capacity(file: &str, of: DiskFormat) -> Option<u64> {
+    chains::capacity(Path::new(file), format(of))
+}
+
+fn format(format: DiskFormat) -> Format {
+    match format {
+        DiskFormat::Raw => Format::Raw,
+        DiskFormat::Qcow2 => Format::Qcow2,
+    }
+}
+
+fn unreadable(error: libvirt_xml::Error) -> libvirt::Error {
+    libvirt::Error { act: "read the domain's XML", kind: libvirt::Kind::Other, message: error.to_string() }
+}

@@ -1,0 +1,280 @@
+//! A domain's snapshot: asked for, or read from libvirt's XML.
+
+use crate::tree::Tree;
+use crate::{DiskFormat, Error, domain_read};
+use xot::Node;
+
+/// Begins the description of a snapshot of ours; the object's UID follows.
+const CLAIM: &str = "virtfleet.dev/uid=";
+
+/// A snapshot to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Its name in libvirt.
+    pub name: String,
+    /// UID of its object.
+    pub uid: String,
+    /// Every disk of the domain: libvirt would decide for itself about one that is not named.
+    pub disks: Vec<RequestedDisk>,
+}
+
+/// What is done with one disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedDisk {
+    /// Its target, such as `vda`.
+    pub target: String,
+    /// What is done.
+    pub part: Part,
+}
+
+/// A disk's part in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// None.
+    Excluded,
+    /// Kept within its file.
+    Internal,
+    /// Its file is left, and this qcow2 file written to from now on.
+    External {
+        /// The new file.
+        overlay: String,
+    },
+}
+
+/// Where a snapshot keeps what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Within the disks' files.
+    Internal,
+    /// In files of their own.
+    External,
+}
+
+/// A snapshot as libvirt tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// UID of the object that it is of; absent when it is not ours.
+    pub uid: Option<String>,
+    /// Name of the one before it.
+    pub parent: Option<String>,
+    /// When it was taken, in seconds since 1970.
+    pub created: i64,
+    /// libvirt's word for the domain's state then: `shutoff`, `running`, `paused`, or `disk-snapshot` of a guest that was on.
+    pub state: String,
+    /// Where each disk, and the memory if it is in it, is kept. Empty when libvirt does not say.
+    pub places: Vec<Place>,
+    /// The disks that are in it.
+    pub disks: Vec<Disk>,
+    /// Every file that it names.
+    pub files: Vec<String>,
+}
+
+/// A disk in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Name of the disk in the manifest; absent when it is not ours.
+    pub name: Option<String>,
+    /// Its target.
+    pub target: String,
+    /// Where it is kept.
+    pub place: Place,
+    /// The file that holds it as it was.
+    pub file: String,
+    /// Format of that file.
+    pub format: DiskFormat,
+    /// The file that was written to from then on; only of an external one.
+    pub overlay: Option<String>,
+}
+
+impl Request {
+    /// XML of the request.
+    ///
+    /// # Errors
+    /// [`Error::Unwritable`] for characters that XML cannot carry.
+    pub fn render(&self) -> Result<String, Error> {
+        let mut tree = Tree::parse("<domainsnapshot><name/><description/><disks/></domainsnapshot>")?;
+        let top = tree.top;
+        for (name, value) in [("name", &self.name), ("description", &claim(&self.uid))] {
+            let node = tree.child_or_new(top, name)?;
+            tree.set_text(node, value)?;
+        }
+        let disks = tree.child_or_new(top, "disks")?;
+        for disk in &self.disks {
+            let place = match disk.part {
+                Part::Excluded => "no",
+                Part::Internal => "internal",
+                Part::External { .. } => "external",
+            };
+            let node = tree.append(disks, "disk", &[("name", &disk.target), ("snapshot", place)])?;
+            if let Part::External { overlay } = &disk.part {
+                tree.set_attribute(node, "type", "file")?;
+                tree.append(node, "driver", &[("type", "qcow2")])?;
+                tree.append(node, "source", &[("file", overlay)])?;
+            }
+        }
+        tree.write()
+    }
+}
+
+impl Snapshot {
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// When it is not libvirt's XML of a snapshot.
+    pub fn parse(xml: &str) -> Result<Snapshot, Error> {
+        let tree = Tree::parse(xml)?;
+        let top = tree.top;
+        let created = tree.text_at(top, &["creationTime"]).ok_or(Error::Missing("creationTime"))?;
+        let disks = disks(&tree);
+        let memory = tree.child(top, "memory").and_then(|node| place(tree.attribute(node, "snapshot")));
+        let places = memory.into_iter().chain(disks.iter().map(|disk| disk.place)).collect();
+        Ok(Snapshot {
+            name: tree.text_at(top, &["name"]).ok_or(Error::Missing("name"))?,
+            uid: tree.text_at(top, &["description"]).and_then(|text| text.strip_prefix(CLAIM).map(str::to_owned)),
+            parent: tree.text_at(top, &["parent", "name"]),
+            created: created.parse().map_err(|_| Error::Unexpected { what: "creationTime", value: created.clone() })?,
+            state: tree.text_at(top, &["state"]).unwrap_or_default(),
+            files: tree
+                .descendants(top, "source")
+                .filter_map(|node| tree.attribute(node, "file").or_else(|| tree.attribute(node, "dev")))
+                .map(str::to_owned)
+                .collect(),
+            places,
+            disks,
+        })
+    }
+}
+
+/// A snapshot's XML with our claim on it replaced, or with `None` taken away; all else survives.
+///
+/// # Errors
+/// As [`Snapshot::parse`] and [`Request::render`].
+pub fn claimed(xml: &str, uid: Option<&str>) -> Result<String, Error> {
+    let mut tree = Tree::parse(xml)?;
+    let top = tree.top;
+    match (uid, tree.child(top, "description")) {
+        (Some(uid), _) => {
+            let node = tree.child_or_new(top, "description")?;
+            tree.set_text(node, &claim(uid))?;
+        }
+        (None, Some(node)) => tree.remove(node)?,
+        (None, None) => {}
+    }
+    tree.write()
+}
+
+fn claim(uid: &str) -> String {
+    format!("{CLAIM}{uid}")
+}
+
+fn place(word: Option<&str>) -> Option<Place> {
+    match word {
+        Some("internal") => Some(Place::Internal),
+        Some("external") => Some(Place::External),
+        Some(_) | None => None,
+    }
+}
+
+/// The disks in the snapshot, with their names and files from the domain's definition of then. A running domain has two definitions, which
+/// name the same files.
+fn disks(tree: &Tree) -> Vec<Disk> {
+    let of_domain: Vec<Node> = tree
+        .at(tree.top, &["domain", "devices"])
+        .map_or_else(Vec::new, |devices| tree.children(devices, "disk").collect());
+    let in_snapshot = tree.child(tree.top, "disks");
+    let disk = |node: Node| {
+        let target = tree.attribute(node, "name")?.to_owned();
+        let place = place(tree.attribute(node, "snapshot"))?;
+        let own =
+            |disk: &&Node| tree.child(**disk, "target").and_then(|t| tree.attribute(t, "dev")) == Some(target.as_str());
+        let then = of_domain.iter().find(own).copied();
+        let get = |child: &str, attribute: &str| Some(tree.attribute(tree.child(then?, child)?, attribute)?.to_owned());
+        let source = tree.child(node, "source");
+        Some(Disk {
+            name: get("alias", "name").and_then(|n| n.strip_prefix(domain_read::DISK_ALIAS).map(str::to_owned)),
+            file: get("source", "file").or_else(|| get("source", "dev")).unwrap_or_default(),
+            format: match get("driver", "type").as_deref() {
+                Some("qcow2") => DiskFormat::Qcow2,
+                Some(_) | None => DiskFormat::Raw,
+            },
+            overlay: source.and_then(|node| tree.attribute(node, "file")).map(str::to_owned),
+            target,
+            place,
+        })
+    };
+    in_snapshot.into_iter().flat_map(|node| tree.children(node, "disk")).filter_map(disk).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// As libvirt 11.3 tells of a snapshot that was taken of a domain that was off, shortened.
+    const TAKEN: &str = "<domainsnapshot><name>s2</name><description>virtfleet.dev/uid=abc</description><state>shutoff</state>\
+        <parent><name>s1</name></parent><creationTime>1795603224</creationTime><memory snapshot='no'/><disks>\
+        <disk name='vda' snapshot='external' type='file'><driver type='qcow2'/><source file='/p/shop.a-00000000.s2-0'/></disk>\
+        <disk name='vdb' snapshot='no'/></disks>\
+        <domain type='qemu'><name>shop.web</name><devices>\
+        <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/p/shop.a-00000000.raw'/>\
+        <target dev='vda' bus='virtio'/><alias name='ua-disk-a'/></disk>\
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/p/shop.b-00000000.qcow2'/>\
+        <target dev='vdb' bus='virtio'/></disk></devices></domain></domainsnapshot>";
+
+    #[test]
+    fn a_snapshot_tells_whose_it_is_and_what_is_in_it() {
+        let seen = Snapshot::parse(TAKEN).unwrap();
+        assert_eq!(
+            (seen.uid.as_deref(), seen.parent.as_deref(), seen.created),
+            (Some("abc"), Some("s1"), 1_795_603_224)
+        );
+        assert_eq!(seen.places, [Place::External]);
+        let disk = Disk {
+            name: Some("a".into()),
+            target: "vda".into(),
+            place: Place::External,
+            file: "/p/shop.a-00000000.raw".into(),
+            format: DiskFormat::Raw,
+            overlay: Some("/p/shop.a-00000000.s2-0".into()),
+        };
+        assert_eq!(seen.disks, [disk]);
+        assert_eq!(seen.files.len(), 3);
+    }
+
+    #[test]
+    fn a_claim_is_put_on_and_taken_off_and_nothing_else_changes() {
+        let other = claimed(TAKEN, Some("new & <other>")).unwrap();
+        assert_eq!(Snapshot::parse(&other).unwrap().uid.as_deref(), Some("new & <other>"));
+        let none = claimed(&other, None).unwrap();
+        assert_eq!(Snapshot::parse(&none).unwrap().uid, None);
+        assert_eq!(claimed(&none, None).unwrap(), none);
+        let without = |seen: Snapshot| Snapshot { uid: None, ..seen };
+        assert_eq!(without(Snapshot::parse(TAKEN).unwrap()), Snapshot::parse(&none).unwrap());
+        let foreign = TAKEN.replace("virtfleet.dev/uid=abc", "before the update");
+        assert_eq!(Snapshot::parse(&foreign).unwrap().uid, None);
+    }
+
+    #[test]
+    fn a_request_names_every_disk() {
+        let request = Request {
+            name: "s".into(),
+            uid: "u".into(),
+            disks: vec![
+                RequestedDisk { target: "vda".into(), part: Part::External { overlay: "/p/o".into() } },
+                RequestedDisk { target: "vdb".into(), part: Part::Excluded },
+                RequestedDisk { target: "vdc".into(), part: Part::Internal },
+            ],
+        };
+        let xml = request.render().unwrap();
+        for part in [
+            r#"<disk name="vda" snapshot="external" type="file"><driver type="qcow2"/><source file="/p/o"/></disk>"#,
+            r#"<disk name="vdb" snapshot="no"/>"#,
+            r#"<disk name="vdc" snapshot="internal"/>"#,
+            "<description>virtfleet.dev/uid=u</description>",
+        ] {
+            assert!(xml.contains(part), "{xml}");
+        }
+    }
+}

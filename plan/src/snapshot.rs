@@ -1,0 +1,323 @@
+//! What to do next for one Snapshot on the host of its machine. Pure.
+//!
+//! An external snapshot is taken into overlays that are made first, blank and closed to others; libvirt then takes all disks at once or
+//! none. Whoever comes after a kill sees the snapshot, or blank overlays to go on with or to remove:
+//!
+//! ```text
+//!  (absent) ──prepare each overlay──▶ overlays blank ──take──▶ there ──merge (a job)──▶ gone
+//!                                          │ ▲
+//!                    a failed attempt, or  ▼ │ another attempt
+//!                    deletion: discard ──▶ (absent)
+//! ```
+
+pub mod binding;
+pub mod method;
+pub mod removal;
+pub mod status;
+pub mod validate;
+
+pub use validate::{Desired, Selection, validate};
+
+use crate::virtual_machine::State;
+use crds::TeardownPolicy;
+use crds::snapshot::UsedMethod;
+use crds::storage_volume::Format;
+use jiff::Timestamp;
+use libvirt_xml::snapshot::{Request, Snapshot};
+
+/// What the manifest asks for as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Be there.
+    Exist(Desired),
+    /// Go, in the way that the controller decided.
+    Vanish {
+        /// What becomes of it in libvirt.
+        policy: TeardownPolicy,
+        /// Name of the snapshot.
+        name: String,
+        /// UID of the object that goes.
+        uid: String,
+    },
+}
+
+/// What is on the host: one look, one value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observed {
+    /// There is no domain of the machine's for certain.
+    NoDomain(Reason),
+    /// There may be one, and it cannot be told yet whether it is the machine's.
+    Unsettled(Reason),
+    /// The machine's domain.
+    Domain(Box<Seen>),
+}
+
+/// The domain of a snapshot's machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it runs.
+    pub state: State,
+    /// Whether its machine is being deleted: then its snapshots go with it.
+    pub machine_goes: bool,
+    /// Its disks with our alias, in its order.
+    pub disks: Vec<SeenDisk>,
+    /// Targets of its disks that are not ours.
+    pub others: Vec<String>,
+    /// All its snapshots, whoever made them.
+    pub snapshots: Vec<Snapshot>,
+    /// Name of the one that it goes on from.
+    pub current: Option<String>,
+    /// Whether the object once said that its snapshot is there.
+    pub was_there: bool,
+    /// What this agent tried last for this snapshot.
+    pub attempt: Attempt,
+    /// Another snapshot of the domain that is being merged.
+    pub merging: Option<String>,
+    /// Whether the snapshot was merged and libvirt died before it noted that.
+    pub merged: Merged,
+    /// Whether this host's libvirt can merge external snapshots: what could never be removed is not taken.
+    pub can_merge: bool,
+}
+
+/// A disk of the domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenDisk {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Its target.
+    pub target: String,
+    /// The file that it is on.
+    pub file: String,
+    /// That file's format.
+    pub format: Format,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+    /// Bytes that the guest sees; absent when its file cannot be read.
+    pub capacity: Option<u64>,
+    /// Where it would go on after this snapshot.
+    pub overlay: Overlay,
+}
+
+/// The file on which a disk goes on after a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Overlay {
+    /// The disk's file lies in no pool of ours.
+    NoPlace,
+    /// In the pool of its volume.
+    At {
+        /// Path.
+        path: String,
+        /// What is there.
+        file: OverlayFile,
+    },
+}
+
+/// What is at an overlay's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverlayFile {
+    /// Nothing.
+    Absent,
+    /// A blank overlay over the file that the disk is on.
+    Blank,
+    /// A blank overlay over another file: the disk went on since.
+    Stale,
+    /// A file that the domain or one of its snapshots names.
+    Used,
+    /// Anything else; it is not touched.
+    Other,
+}
+
+/// Whether a snapshot was merged though its record is there. libvirt removes an overlay when all that is in it lies in the file below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// An overlay of it is there.
+    No,
+    /// Its overlays are gone, the files below them are there, and the machine's definition still names one that is gone.
+    InFiles,
+    /// The same, and the machine's definition names none.
+    Everywhere,
+}
+
+/// What an agent tried last for a snapshot; it may be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Nothing.
+    None,
+    /// It is being merged.
+    Merging,
+    /// Taking or merging it failed.
+    Failed {
+        /// What happened.
+        message: String,
+        /// When it may be tried again.
+        again: Timestamp,
+    },
+}
+
+/// One effect on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make a blank overlay.
+    Prepare {
+        /// Where.
+        path: String,
+        /// The file below it.
+        below: String,
+        /// That file's format.
+        format: Format,
+        /// Bytes that the guest sees.
+        capacity: u64,
+    },
+    /// Remove a blank overlay that nothing names.
+    Discard {
+        /// Which.
+        path: String,
+    },
+    /// Take it: all disks or none.
+    Take {
+        /// What libvirt is asked for.
+        request: Request,
+        /// How.
+        method: UsedMethod,
+    },
+    /// Write whose it is into its record, or with `None` that it is nobody's.
+    Claim {
+        /// The object.
+        uid: Option<String>,
+    },
+    /// Begin to merge it.
+    Merge,
+    /// Take the machine's definition off overlays that were merged and are gone.
+    Settle,
+    /// Remove the record of one that is merged.
+    Forget,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing is left to do.
+    Done,
+    /// This, then look again.
+    Do(Step),
+    /// Nothing until then, or until something happens.
+    Wait {
+        /// When to look again at the latest; absent: when something happens.
+        until: Option<Timestamp>,
+        /// Why, and what to do.
+        why: Reason,
+    },
+    /// It cannot go, until something else changes.
+    Blocked {
+        /// When to look again at the latest; absent: when something happens.
+        until: Option<Timestamp>,
+        /// What blocks it and what to do first.
+        why: Reason,
+    },
+    /// Nothing, until somebody changes something.
+    Refuse(Reason),
+}
+
+/// A reason for users.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// CamelCase word.
+    pub word: &'static str,
+    /// What is so, and what to do.
+    pub message: String,
+}
+
+impl Reason {
+    /// From its parts.
+    pub fn new(word: &'static str, message: impl Into<String>) -> Reason {
+        Reason { word, message: message.into() }
+    }
+}
+
+/// The smallest change that brings the host closer to `goal`.
+pub fn next(goal: &Goal, seen: &Observed, now: Timestamp) -> Next {
+    match (goal, seen) {
+        (Goal::Exist(_), Observed::NoDomain(why)) | (_, Observed::Unsettled(why)) => {
+            Next::Wait { until: None, why: why.clone() }
+        }
+        (Goal::Exist(want), Observed::Domain(seen)) => exist(want, seen, now),
+        // What is no domain of the machine's any more is not touched; its snapshots went with it or are somebody's own.
+        (Goal::Vanish { .. }, Observed::NoDomain(_)) => Next::Done,
+        (Goal::Vanish { policy, name, uid }, Observed::Domain(seen)) => removal::next(*policy, name, uid, seen, now),
+    }
+}
+
+/// The snapshot of that name in the domain.
+pub fn find<'a>(seen: &'a Seen, name: &str) -> Option<&'a Snapshot> {
+    seen.snapshots.iter().find(|snapshot| snapshot.name == name)
+}
+
+pub(crate) fn wait(word: &'static str, message: impl Into<String>) -> Next {
+    Next::Wait { until: None, why: Reason::new(word, message) }
+}
+
+fn refuse(word: &'static str, message: impl Into<String>) -> Next {
+    Next::Refuse(Reason::new(word, message))
+}
+
+fn exist(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
+    match find(seen, &want.name).map(|found| found.uid.as_deref()) {
+        Some(Some(uid)) if uid == want.uid => Next::Done,
+        // Of an object of this name that is gone: the shell has read the live one afresh.
+        Some(Some(_)) => Next::Do(Step::Claim { uid: Some(want.uid.clone()) }),
+        Some(None) => refuse(
+            "Conflict",
+            format!(
+                "the machine has a snapshot {} that was not made for this object; it is not touched; use another name",
+                want.name
+            ),
+        ),
+        // Taking it now would give another moment the old one's name.
+        None if seen.was_there => {
+            refuse("Lost", format!("libvirt has no snapshot {} any more; delete this object", want.name))
+        }
+        None => take(want, seen, now),
+    }
+}
+
+fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
+    if seen.machine_goes {
+        return wait("MachineTerminating", "the machine is being deleted");
+    }
+    if seen.attempt == Attempt::Merging || seen.merging.is_some() {
+        return wait("Merging", "another snapshot of the machine is being merged");
+    }
+    match seen.state {
+        State::Running | State::Paused | State::Off(_) => {}
+        State::ShuttingDown | State::Crashed => {
+            return wait(
+                "GuestNotSteady",
+                "the guest is shutting down or has crashed; it is taken when it runs or is off",
+            );
+        }
+    }
+    if let Attempt::Failed { message, again } = &seen.attempt
+        && now < *again
+    {
+        // Nothing is left over of what failed.
+        return discard(seen).unwrap_or_else(|| Next::Wait {
+            until: Some(*again),
+            why: Reason::new("SnapshotFailed", message.clone()),
+        });
+    }
+    method::step(want, seen)
+}
+
+/// Removes a blank overlay that nothing names.
+pub(crate) fn discard(seen: &Seen) -> Option<Next> {
+    let blank = seen.disks.iter().find_map(|disk| match &disk.overlay {
+        Overlay::At { path, file: OverlayFile::Blank | OverlayFile::Stale } => Some(path.clone()),
+        Overlay::At { file: OverlayFile::Absent | OverlayFile::Used | OverlayFile::Other, .. } | Overlay::NoPlace => {
+            None
+        }
+    });
+    blank.map(|path| Next::Do(Step::Discard { path }))
+}
+
+#[cfg(test)]
+mod tests;

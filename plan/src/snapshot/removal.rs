@@ -1,0 +1,97 @@
+//! How a snapshot goes, and what blocks it. Pure.
+
+use super::{Attempt, Merged, Next, Reason, Seen, Step, discard, find, wait};
+use crate::virtual_machine::State;
+use crds::TeardownPolicy;
+use jiff::Timestamp;
+use libvirt_xml::snapshot::{Place, Snapshot};
+
+/// What to do next about a snapshot that goes.
+pub(crate) fn next(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen, now: Timestamp) -> Next {
+    let ours = find(seen, name).filter(|found| found.uid.as_deref() == Some(uid));
+    match (policy, ours) {
+        (TeardownPolicy::Keep, _) => Next::Done,
+        // A blank overlay is no data of anybody's.
+        (TeardownPolicy::Delete | TeardownPolicy::Retain | TeardownPolicy::Orphan, None) => {
+            discard(seen).unwrap_or(Next::Done)
+        }
+        (TeardownPolicy::Retain | TeardownPolicy::Orphan, Some(_)) => Next::Do(Step::Claim { uid: None }),
+        (TeardownPolicy::Delete, Some(found)) => merge(found, seen, now),
+    }
+}
+
+fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
+    // The domain takes its snapshots along: nothing has to be merged for it.
+    if seen.machine_goes {
+        return wait("MachineTerminating", "the machine is being deleted, and its snapshots with it");
+    }
+    if seen.attempt == Attempt::Merging {
+        return wait("Merging", "it is being merged");
+    }
+    if let Some(other) = &seen.merging {
+        return wait("Merging", format!("snapshot {other} of the machine is being merged first"));
+    }
+    match seen.merged {
+        Merged::No => {}
+        Merged::InFiles => return Next::Do(Step::Settle),
+        Merged::Everywhere => return Next::Do(Step::Forget),
+    }
+    if let Some(why) = blocker(found, seen) {
+        return Next::Blocked { until: None, why };
+    }
+    match &seen.attempt {
+        Attempt::Failed { message, again } if now < *again => {
+            Next::Blocked { until: Some(*again), why: Reason::new("MergeFailed", message.clone()) }
+        }
+        Attempt::None | Attempt::Merging | Attempt::Failed { .. } => Next::Do(Step::Merge),
+    }
+}
+
+/// What libvirt would refuse, told before it is tried (`qemu_snapshot.c`, qemuSnapshotDeleteValidate).
+fn blocker(found: &Snapshot, seen: &Seen) -> Option<Reason> {
+    if !found.places.contains(&Place::External) {
+        return None;
+    }
+    let children: Vec<&str> = children(found, seen).collect();
+    let line = line(seen);
+    let aside: Vec<&str> = children.iter().copied().filter(|child| !line.contains(child)).collect();
+    if children.len() > 1 {
+        let message = format!(
+            "{} snapshots follow it; delete first, with what follows them: {}",
+            children.len(),
+            if aside.len() == children.len() { &aside[1..] } else { &aside[..] }.join(", ")
+        );
+        return Some(Reason::new("SeveralChildren", message));
+    }
+    if let [child] = children[..]
+        && !line.contains(&found.name.as_str())
+    {
+        let message = format!("the machine does not go on from it; delete first what follows it: {child}");
+        return Some(Reason::new("NotInActiveChain", message));
+    }
+    if seen.state == State::Paused {
+        let message = "the guest's processors stand still, and QEMU merges nothing then; let them run (virsh resume) or stop the machine";
+        return Some(Reason::new("GuestPaused", message));
+    }
+    None
+}
+
+/// Names of the snapshots that follow one.
+pub(crate) fn children<'a>(of: &'a Snapshot, seen: &'a Seen) -> impl Iterator<Item = &'a str> {
+    let follows = |snapshot: &&Snapshot| snapshot.parent.as_ref() == Some(&of.name);
+    seen.snapshots.iter().filter(follows).map(|snapshot| snapshot.name.as_str())
+}
+
+/// The snapshots that the machine goes on from: the current one, its parent, and so on.
+fn line(seen: &Seen) -> Vec<&str> {
+    let mut line = Vec::new();
+    let mut at = seen.current.as_deref();
+    while let Some(snapshot) = at.and_then(|name| find(seen, name)) {
+        if line.contains(&snapshot.name.as_str()) {
+            break;
+        }
+        line.push(snapshot.name.as_str());
+        at = snapshot.parent.as_deref();
+    }
+    line
+}

@@ -1,0 +1,34 @@
+//! Which file a disk is on when its volume has overlays of snapshots: the one that the domain has. Pure.
+//!
+//! A volume is known by the file that it began with. After an external snapshot its domain writes into an overlay over that file; a domain
+//! put back onto the file below would lose all that was written since, and spoil the overlay.
+
+use super::{Goal, Observed, Seen};
+use crate::names;
+use std::borrow::Cow;
+
+/// The goal with each disk on the file that the domain has for it, where that is a file of the same volume.
+pub fn kept<'a>(goal: &'a Goal, seen: &Observed) -> Cow<'a, Goal> {
+    let (Goal::Exist(want), Observed::Ours(seen)) = (goal, seen) else {
+        return Cow::Borrowed(goal);
+    };
+    let Ok(shape) = &want.shape else {
+        return Cow::Borrowed(goal);
+    };
+    let mut shape = shape.clone();
+    for disk in &mut shape.disks {
+        let live = seen.live.iter().flat_map(|live| &live.disks);
+        let has = seen.config.disks.iter().chain(live).find(|has| has.name == disk.name);
+        if let Some(has) = has.filter(|has| is_over(seen, &has.file, &disk.file)) {
+            (disk.file, disk.format) = (has.file.clone(), has.format);
+        }
+    }
+    let mut want = want.clone();
+    want.shape = Ok(shape);
+    Cow::Owned(Goal::Exist(want))
+}
+
+/// Whether `file` is one of the volume of `base`: by its name, or because its own header says that it lies over it.
+fn is_over(seen: &Seen, file: &str, base: &str) -> bool {
+    names::is_same_volume(file, base) || seen.chains.get(file).is_some_and(|below| below.iter().any(|b| b == base))
+}
