@@ -15,6 +15,7 @@ use libvirt::Libvirt;
 use libvirt_xml::Capabilities;
 use shell::events::Events;
 use shell::metrics::Metrics;
+use shell::passing::Passing;
 use shell::queue::Queue;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,6 +53,8 @@ pub struct Context {
     pub pools: Shared<BTreeMap<String, HostPool>>,
     /// The order of work on each domain.
     pub lanes: Lanes,
+    /// Machines in states that nobody was told of yet.
+    pub passing: Passing,
     /// Imports under way.
     pub jobs: Jobs,
     /// What is known of each domain's starts and stops, by UUID.

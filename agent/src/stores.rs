@@ -16,6 +16,7 @@ use libvirt::Libvirt;
 use plan::virtual_machine::uses;
 use shell::events::Events;
 use shell::metrics::Metrics;
+use shell::passing::Passing;
 use shell::queue::{Exit, queue, work};
 use shell::watch::{Change, watch};
 use std::sync::Arc;
@@ -47,6 +48,7 @@ impl Seed {
             facts: Shared::default(),
             pools: Shared::default(),
             lanes: Lanes::default(),
+            passing: Passing::default(),
             jobs: Jobs::default(),
             memory: Shared::default(),
             guests: Guests::default(),

@@ -6,7 +6,7 @@ use crate::{finalizer, storage_volume, teardown};
 use crds::storage_volume::{StorageVolume, StorageVolumeSpec};
 use crds::virtual_machine::{DeletionPolicy, TemplateSpec, VirtualMachine};
 use crds::{FINALIZER, Teardown, TeardownPolicy};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::runtime::reflector::ObjectRef;
@@ -21,6 +21,7 @@ use shell::retry::Case;
 use shell::status::{apply, beside};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One pass.
 pub async fn pass(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Case, Error> {
@@ -55,6 +56,9 @@ async fn bind(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine)
             Err(nowhere) => Binding::Waiting { reason: nowhere.reason, message: nowhere.message },
         },
     };
+    if let Some(left) = context.passing.hold(&uid, uses::may_pass(vm, &binding), Instant::now()) {
+        return Ok(Case::Until(Timestamp::now() + SignedDuration::try_from(left).unwrap_or_default()));
+    }
     report(context, api, vm, &binding, None).await?;
     match binding {
         Binding::Bound(host) => {

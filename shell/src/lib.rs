@@ -7,6 +7,7 @@ pub mod events;
 pub mod health;
 pub mod logs;
 pub mod metrics;
+pub mod passing;
 pub mod queue;
 pub mod retry;
 pub mod status;
