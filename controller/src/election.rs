@@ -61,8 +61,10 @@ impl Election {
     /// Renews the Lease; returns when it is lost.
     pub async fn keep(&self, mut lease: Lease) {
         let mut renewed = Instant::now();
+        let (usual, soon) = (self.duration / 3, self.duration / 15);
+        let mut pause = usual;
         loop {
-            tokio::time::sleep(self.duration / 5).await;
+            tokio::time::sleep(pause).await;
             let begun = Instant::now();
             let parameters = PostParams::default();
             let claim = self.claim(Some(&lease));
@@ -70,9 +72,12 @@ impl Election {
             // Others count from what they see: this process must give up earlier than they may take over.
             let left = (self.duration * 2 / 3).saturating_sub(renewed.elapsed());
             match tokio::time::timeout(left, renewal).await {
-                Ok(Ok(new)) => (lease, renewed) = (new, begun),
+                Ok(Ok(new)) => (lease, renewed, pause) = (new, begun, usual),
                 Ok(Err(error)) if shell::error::is_code(&error, 409) => return,
-                Ok(Err(error)) => tracing::warn!("the election's Lease was not renewed: {error}"),
+                Ok(Err(error)) => {
+                    tracing::warn!("the election's Lease was not renewed: {error}");
+                    pause = soon;
+                }
                 Err(_) => return,
             }
         }
