@@ -18,6 +18,7 @@ use shell::metrics::Metrics;
 use shell::passing::Passing;
 use shell::queue::Queue;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -47,6 +48,8 @@ pub struct Context {
     pub queues: Queues,
     /// Which domains carry which mark.
     pub marks: Marks,
+    /// Whether all domains were listed since the agent started; probes ask.
+    pub listed: Arc<AtomicBool>,
     /// What libvirt says of the host, once it was asked.
     pub facts: Shared<Option<HostFacts>>,
     /// This host's pools by name, for `Host.status`.

@@ -4,10 +4,11 @@ use crate::context::{Context, HostFacts};
 use crate::marks::Known;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use libvirt::{DomainEvent, DomainState, Event, Link};
+use libvirt::{DomainEvent, DomainSummary, Event, Link};
 use libvirt_xml::{Capabilities, Mark, mark};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -34,7 +35,7 @@ pub async fn listen(context: Arc<Context>, mut events: UnboundedReceiver<Event>)
         match event {
             Event::Connected => connected(&context).await,
             Event::Disconnected(_) => *context.away_since.lock() = Some(Timestamp::now()),
-            Event::Domain { uuid, name, kind } => domain(&context, &uuid, name, kind).await,
+            Event::Domain { uuid, kind, name: _ } => domain(&context, &uuid, kind).await,
             Event::Pool(name) => context.queues.pools.push(ObjectRef::new(&name)),
         }
     }
@@ -46,6 +47,7 @@ async fn connected(context: &Context) {
         match list(context).await {
             Ok(all) => {
                 context.marks.replace(all);
+                context.listed.store(true, Ordering::Relaxed);
                 *context.away_since.lock() = None;
                 break;
             }
@@ -71,39 +73,21 @@ async fn list(context: &Context) -> libvirt::Result<BTreeMap<String, Known>> {
         }
         Err(error) => tracing::error!("reading libvirt's capabilities: {error}"),
     }
-    let mut all = BTreeMap::new();
-    for domain in context.libvirt.domains().await? {
-        let mark = read_mark(context, &domain.uuid).await?;
-        all.insert(domain.uuid, Known { name: domain.name, state: domain.state.as_str().into(), mark });
-    }
-    Ok(all)
+    let all = context.libvirt.domains_with(mark::NAMESPACE).await?;
+    Ok(all.into_iter().map(|(domain, element)| (domain.uuid.clone(), known(domain, element))).collect())
 }
 
-async fn read_mark(context: &Context, uuid: &str) -> libvirt::Result<Option<Mark>> {
-    let element = context.libvirt.metadata(uuid, mark::NAMESPACE).await?;
-    Ok(element.and_then(|element| Mark::parse(&element, uuid).ok()))
+fn known(domain: DomainSummary, element: Option<String>) -> Known {
+    let mark = element.and_then(|element| Mark::parse(&element, &domain.uuid).ok());
+    Known { name: domain.name, state: domain.state.as_str().into(), mark }
 }
 
-async fn domain(context: &Context, uuid: &str, name: String, kind: DomainEvent) {
+async fn domain(context: &Context, uuid: &str, kind: DomainEvent) {
     let before = context.marks.owner(uuid);
-    let state = match kind {
-        DomainEvent::Undefined => None,
-        DomainEvent::Started | DomainEvent::Rebooted | DomainEvent::Agent { .. } => Some(DomainState::Running),
-        DomainEvent::Defined | DomainEvent::Stopped | DomainEvent::Changed => context
-            .libvirt
-            .domains()
-            .await
-            .ok()
-            .and_then(|all| all.into_iter().find(|d| d.uuid == uuid))
-            .map(|d| d.state),
-    };
-    match state {
-        None => context.marks.set(uuid, None),
-        Some(state) => match read_mark(context, uuid).await {
-            Ok(mark) => context.marks.set(uuid, Some(Known { name, state: state.as_str().into(), mark })),
-            // The connection broke: all is listed when it is back.
-            Err(error) => tracing::debug!("reading a mark: {error}"),
-        },
+    match context.libvirt.glance(uuid, mark::NAMESPACE).await {
+        Ok(seen) => context.marks.set(uuid, seen.map(|(domain, element)| known(domain, element))),
+        // The connection broke: all is listed when it is back.
+        Err(error) => tracing::debug!("looking at a domain: {error}"),
     }
     if matches!(kind, DomainEvent::Agent { .. } | DomainEvent::Rebooted | DomainEvent::Started) {
         context.guests.forget(uuid);

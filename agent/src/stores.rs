@@ -20,6 +20,7 @@ use shell::passing::Passing;
 use shell::queue::{Exit, queue, work};
 use shell::watch::{Change, watch};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -34,7 +35,14 @@ pub struct Seed {
 
 impl Seed {
     /// Makes the context, its stores still empty.
-    pub fn new(client: Client, cluster: String, libvirt: Libvirt, args: Args, metrics: Arc<Metrics>) -> Seed {
+    pub fn new(
+        client: Client,
+        cluster: String,
+        libvirt: Libvirt,
+        args: Args,
+        metrics: Arc<Metrics>,
+        listed: Arc<AtomicBool>,
+    ) -> Seed {
         let (host, host_writer) = store();
         let ((pools, pools_writer), (pool_queue, pool_exit)) = (store(), queue());
         let ((volumes, volumes_writer), (volume_queue, volume_exit)) = (store(), queue());
@@ -45,6 +53,7 @@ impl Seed {
             stores: Stores { host, pools, volumes, machines },
             queues: Queues { pools: pool_queue, volumes: volume_queue, machines: machine_queue },
             marks: Marks::default(),
+            listed,
             facts: Shared::default(),
             pools: Shared::default(),
             lanes: Lanes::default(),
