@@ -15,11 +15,11 @@ pub fn is_on<K: Resource>(object: &K) -> bool {
     object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Puts it on.
+/// Puts it on, and gives the object as it is now.
 ///
 /// # Errors
 /// The API server's answer.
-pub async fn put<K>(context: &Context, api: &Api<K>, object: &K) -> Result<(), Error>
+pub async fn put<K>(context: &Context, api: &Api<K>, object: &K) -> Result<K, Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
@@ -29,10 +29,8 @@ where
     let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": finalizers}});
     context.metrics.write(&K::kind(&()));
     let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    api.patch(&object.name_any(), &parameters, &Patch::Merge(patch))
-        .await
-        .map(drop)
-        .map_err(Error::api("put the finalizer on"))
+    let put = api.patch(&object.name_any(), &parameters, &Patch::Merge(patch)).await;
+    put.map_err(Error::api("put the finalizer on"))
 }
 
 /// Takes it off this very object. One that is gone already is no error.

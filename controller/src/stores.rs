@@ -103,10 +103,12 @@ fn host_changed(context: &Context, change: Change<'_, Host>) {
     let (Change::Seen(host) | Change::Gone(host)) = change;
     context.queues.hosts.push(ObjectRef::from_obj(host));
     context.queues.pools.push_all(&context.stores.pools.state());
-    // Room or readiness may have come; also a machine that waits for its teardown may learn that its host is gone.
-    let waits = |vm: &&Arc<VirtualMachine>| host_of(vm).is_none() || vm.metadata.deletion_timestamp.is_some();
+    // Room or readiness may have come; what waits there for its teardown learns that its host is gone.
+    let gone = matches!(change, Change::Gone(_));
+    let waits = |vm: &&Arc<VirtualMachine>| host_of(vm).is_none() || (gone && vm.metadata.deletion_timestamp.is_some());
     context.queues.machines.push_all(context.stores.machines.state().iter().filter(waits));
-    let waits = |v: &&Arc<StorageVolume>| host_of_volume(v).is_none() || v.metadata.deletion_timestamp.is_some();
+    let waits =
+        |v: &&Arc<StorageVolume>| host_of_volume(v).is_none() || (gone && v.metadata.deletion_timestamp.is_some());
     context.queues.volumes.push_all(context.stores.volumes.state().iter().filter(waits));
 }
 
