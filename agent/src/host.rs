@@ -13,7 +13,7 @@ use shell::status::apply;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is no news of a condition or pool waits this long for company.
+/// What is no news of a condition, pool or domain waits this long for company.
 const COALESCED: Duration = Duration::from_secs(10);
 /// Domains that came or went wait this long: each word tells of all of them.
 const SOON: Duration = Duration::from_secs(2);
@@ -23,35 +23,14 @@ const RESYNC: Duration = Duration::from_secs(600);
 /// Reports for ever.
 pub async fn report(context: Arc<Context>) {
     let api = Api::<Host>::all(context.client.clone());
-    let mut written: Option<Instant> = None;
+    // Since when there is something to tell.
+    let mut since: Option<Instant> = None;
     loop {
         let pause = match context.host_object() {
             None => RESYNC,
             // `miss` wakes when it lasts.
             Some(_) if context.settles_until().is_some() => RESYNC,
-            Some(host) => {
-                let stored = host.status.clone().unwrap_or_default();
-                let wanted = status(&context, &host, &stored);
-                let since = written.map_or(COALESCED, |at| at.elapsed());
-                let patience = patience(&stored, &wanted);
-                if stored != wanted && since < patience {
-                    patience - since
-                } else {
-                    match apply(&api, MANAGER, &*host, (&stored, &wanted), &context.metrics).await {
-                        Ok(wrote) => {
-                            if wrote {
-                                written = Some(Instant::now());
-                                context.events.turned(&*host, &stored.conditions, &wanted.conditions).await;
-                            }
-                            RESYNC
-                        }
-                        Err(error) => {
-                            tracing::debug!("writing Host {}: {error}", context.host);
-                            RETRY
-                        }
-                    }
-                }
-            }
+            Some(host) => tell(&context, &api, &host, &mut since).await,
         };
         tokio::select! {
             () = context.host_changed.notified() => {}
@@ -60,7 +39,33 @@ pub async fn report(context: Arc<Context>) {
     }
 }
 
-/// How long after the last word it goes out.
+/// Writes what there is to tell, if it has waited long enough; gives how long until the next look.
+async fn tell(context: &Context, api: &Api<Host>, host: &Host, since: &mut Option<Instant>) -> Duration {
+    let stored = host.status.clone().unwrap_or_default();
+    let wanted = status(context, host, &stored);
+    if stored == wanted {
+        *since = None;
+        return RESYNC;
+    }
+    let waited = since.get_or_insert_with(Instant::now).elapsed();
+    let patience = patience(&stored, &wanted);
+    if waited < patience {
+        return patience - waited;
+    }
+    match apply(api, MANAGER, host, (&stored, &wanted), &context.metrics).await {
+        Ok(_) => {
+            *since = None;
+            context.events.turned(host, &stored.conditions, &wanted.conditions).await;
+            RESYNC
+        }
+        Err(error) => {
+            tracing::debug!("writing Host {}: {error}", context.host);
+            RETRY
+        }
+    }
+}
+
+/// How long it may wait.
 fn patience(stored: &HostStatus, wanted: &HostStatus) -> Duration {
     let conditions = |status: &HostStatus| -> Vec<(String, String, String)> {
         status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
