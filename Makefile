@@ -40,6 +40,14 @@ test: build ## everything, from unit tests to end to end
 	cargo test --workspace --exclude e2e
 	e2e/stories.sh
 
+.PHONY: bench
+bench: packages ## what the work costs: counts that gate, ratios beside their targets (docs/measurements.md)
+	@e2e/bench.sh $(BENCH)
+
+.PHONY: bench-counts
+bench-counts: packages ## only the counts that gate, in three minutes
+	@e2e/bench.sh counts
+
 .PHONY: generate
 generate: ## write the CRDs from the types
 	cargo run --quiet --package crds --bin crdgen charts/virtfleet-crds/templates

@@ -17,8 +17,10 @@ use libvirt_xml::Capabilities;
 use shell::events::Events;
 use shell::history::History;
 use shell::metrics::Metrics;
+use shell::passing::Passing;
 use shell::queue::Queue;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -48,12 +50,16 @@ pub struct Context {
     pub queues: Queues,
     /// Which domains carry which mark.
     pub marks: Marks,
+    /// Whether all domains were listed since the agent started; probes ask.
+    pub listed: Arc<AtomicBool>,
     /// What libvirt says of the host, once it was asked.
     pub facts: Shared<Option<HostFacts>>,
     /// This host's pools by name, for `Host.status`.
     pub pools: Shared<BTreeMap<String, HostPool>>,
     /// The order of work on each domain.
     pub lanes: Lanes,
+    /// Machines in states that nobody was told of yet.
+    pub passing: Passing,
     /// Imports under way.
     pub jobs: Jobs,
     /// What is tried for snapshots.

@@ -7,7 +7,7 @@ use plan::storage_volume::{Desired, File as Seen};
 use plan::{names, storage_volume};
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +29,25 @@ pub fn sidecar(dir: &Path, uid: &str) -> PathBuf {
 pub fn open_part(path: &Path, new: bool) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
     OpenOptions::new().read(true).write(true).create_new(new).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// What is nothing but zeros is not written in smaller pieces than this.
+const HOLE: usize = 64 << 10;
+
+/// Writes bytes where the file stands, and leaves holes for zeros; the file ends where the last byte that is none does.
+///
+/// # Errors
+/// The file system's.
+pub fn write_thinly(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    static ZEROS: [u8; HOLE] = [0; HOLE];
+    for piece in bytes.chunks(HOLE) {
+        if *piece == ZEROS[..piece.len()] {
+            file.seek(SeekFrom::Current(piece.len() as i64))?;
+        } else {
+            file.write_all(piece)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a part with what is known of it.
@@ -242,6 +261,18 @@ mod tests {
     fn want(format: Format, capacity: u64) -> Desired {
         let file = format!("shop.v-00000000.{}", format.as_str());
         Desired { uid: "00000000-u".into(), file, format, capacity: Some(capacity), full: false, source: None }
+    }
+
+    #[test]
+    fn zeros_take_no_space_and_are_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("part");
+        let bytes = [vec![7; 100], vec![0; 4 << 20], vec![9; 100], vec![0; 1 << 20]].concat();
+        let mut file = open_part(&path, true).unwrap();
+        bytes.chunks(100_000).for_each(|chunk| write_thinly(&mut file, chunk).unwrap());
+        file.set_len(bytes.len() as u64).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20, "{:?}", file.metadata());
     }
 
     #[test]

@@ -13,42 +13,24 @@ use shell::status::apply;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What is no news of a condition or pool waits this long for company.
+/// What is no news of a condition, pool or domain waits this long for company.
 const COALESCED: Duration = Duration::from_secs(10);
+/// Domains that came or went wait this long: each word tells of all of them.
+const SOON: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(2);
 const RESYNC: Duration = Duration::from_secs(600);
 
 /// Reports for ever.
 pub async fn report(context: Arc<Context>) {
     let api = Api::<Host>::all(context.client.clone());
-    let mut written: Option<Instant> = None;
+    // Since when there is something to tell.
+    let mut since: Option<Instant> = None;
     loop {
         let pause = match context.host_object() {
             None => RESYNC,
             // `miss` wakes when it lasts.
             Some(_) if context.settles_until().is_some() => RESYNC,
-            Some(host) => {
-                let stored = host.status.clone().unwrap_or_default();
-                let wanted = status(&context, &host, &stored);
-                let since = written.map_or(COALESCED, |at| at.elapsed());
-                if !news(&stored, &wanted) && stored != wanted && since < COALESCED {
-                    COALESCED - since
-                } else {
-                    match apply(&api, MANAGER, &*host, (&stored, &wanted), &context.metrics).await {
-                        Ok(wrote) => {
-                            if wrote {
-                                written = Some(Instant::now());
-                                context.events.turned(&*host, &stored.conditions, &wanted.conditions).await;
-                            }
-                            RESYNC
-                        }
-                        Err(error) => {
-                            tracing::debug!("writing Host {}: {error}", context.host);
-                            RETRY
-                        }
-                    }
-                }
-            }
+            Some(host) => tell(&context, &api, &host, &mut since).await,
         };
         tokio::select! {
             () = context.host_changed.notified() => {}
@@ -57,8 +39,34 @@ pub async fn report(context: Arc<Context>) {
     }
 }
 
-/// Whether it goes out at once.
-fn news(stored: &HostStatus, wanted: &HostStatus) -> bool {
+/// Writes what there is to tell, if it has waited long enough; gives how long until the next look.
+async fn tell(context: &Context, api: &Api<Host>, host: &Host, since: &mut Option<Instant>) -> Duration {
+    let stored = host.status.clone().unwrap_or_default();
+    let wanted = status(context, host, &stored);
+    if stored == wanted {
+        *since = None;
+        return RESYNC;
+    }
+    let waited = since.get_or_insert_with(Instant::now).elapsed();
+    let patience = patience(&stored, &wanted);
+    if waited < patience {
+        return patience - waited;
+    }
+    match apply(api, MANAGER, host, (&stored, &wanted), &context.metrics).await {
+        Ok(_) => {
+            *since = None;
+            context.events.turned(host, &stored.conditions, &wanted.conditions).await;
+            RESYNC
+        }
+        Err(error) => {
+            tracing::debug!("writing Host {}: {error}", context.host);
+            RETRY
+        }
+    }
+}
+
+/// How long it may wait.
+fn patience(stored: &HostStatus, wanted: &HostStatus) -> Duration {
     let conditions = |status: &HostStatus| -> Vec<(String, String, String)> {
         status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
     };
@@ -68,10 +76,13 @@ fn news(stored: &HostStatus, wanted: &HostStatus) -> bool {
     };
     // A host's first list of domains is what placement waits for.
     let listed = stored.unmanaged_domains.is_some() || wanted.unmanaged_domains.is_none();
-    conditions(stored) != conditions(wanted)
-        || pools(stored) != pools(wanted)
-        || !listed
-        || stored.domains != wanted.domains
+    if conditions(stored) != conditions(wanted) || pools(stored) != pools(wanted) || !listed {
+        Duration::ZERO
+    } else if stored.domains != wanted.domains {
+        SOON
+    } else {
+        COALESCED
+    }
 }
 
 fn status(context: &Context, host: &Host, stored: &HostStatus) -> HostStatus {
@@ -166,4 +177,22 @@ fn allocated(context: &Context) -> Allocated {
     let sum = machines.iter().map(|vm| uses::demand(vm)).fold((0, 0), |sum, vm| (sum.0 + vm.0, sum.1 + vm.1));
     let Resources { cpu, memory } = resources(sum);
     Allocated { cpu, memory, vms: i64::try_from(machines.len()).unwrap_or(i64::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crds::host::{MarkedDomain, UnmanagedDomains};
+
+    #[test]
+    fn trouble_is_told_at_once_domains_soon_and_sizes_when_they_like() {
+        let quiet = HostStatus { unmanaged_domains: Some(UnmanagedDomains::default()), ..HostStatus::default() };
+        assert_eq!(patience(&HostStatus::default(), &quiet), Duration::ZERO, "the first list");
+        let ready = Builder::new(&[], 1, Timestamp::UNIX_EPOCH).set(Type::Ready, Status::True, "Ready", "").build();
+        assert_eq!(patience(&quiet, &HostStatus { conditions: ready, ..quiet.clone() }), Duration::ZERO);
+        let domains =
+            vec![MarkedDomain { namespace: "shop".into(), name: "web".into(), uid: "u".into(), uuid: "u".into() }];
+        assert_eq!(patience(&quiet, &HostStatus { domains, ..quiet.clone() }), SOON);
+        assert_eq!(patience(&quiet, &HostStatus { arch: Some("x86_64".into()), ..quiet.clone() }), COALESCED);
+    }
 }

@@ -174,10 +174,13 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
         };
         room(dir, want, received, chunk.len() as u64)?;
         hash.update(&chunk);
-        file.write_all(&chunk).map_err(broken)?;
+        let write = if want.full { file.write_all(&chunk) } else { files::write_thinly(&mut file, &chunk) };
+        write.map_err(broken)?;
         received += chunk.len() as u64;
         progress.received.store(received, Ordering::Relaxed);
     }
+    // Zeros at the end have only been passed over.
+    file.set_len(received).map_err(broken)?;
     if let Some(length) = length.filter(|length| start + length != received) {
         let message = format!("the server announced {} bytes and sent {received}", start + length);
         return Err(Failure::new("ImportTruncated", message));

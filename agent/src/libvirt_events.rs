@@ -5,10 +5,11 @@ use crate::marks::Known;
 use crate::snapshot::push_of_machine;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
-use libvirt::{DomainEvent, DomainState, Event, Link};
+use libvirt::{DomainEvent, DomainSummary, Event, Link};
 use libvirt_xml::{Capabilities, Mark, mark};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -36,7 +37,7 @@ pub async fn listen(context: Arc<Context>, mut events: UnboundedReceiver<Event>)
         match event {
             Event::Connected => connected(&context).await,
             Event::Disconnected(_) => *context.away_since.lock() = Some(Timestamp::now()),
-            Event::Domain { uuid, name, kind } => domain(&context, &uuid, name, kind).await,
+            Event::Domain { uuid, kind, name: _ } => domain(&context, &uuid, kind).await,
             Event::Pool(name) => context.queues.pools.push(ObjectRef::new(&name)),
         }
     }
@@ -48,6 +49,7 @@ async fn connected(context: &Context) {
         match list(context).await {
             Ok(all) => {
                 context.marks.replace(all);
+                context.listed.store(true, Ordering::Relaxed);
                 *context.away_since.lock() = None;
                 break;
             }
@@ -74,50 +76,30 @@ async fn list(context: &Context) -> libvirt::Result<BTreeMap<String, Known>> {
         }
         Err(error) => tracing::error!("reading libvirt's capabilities: {error}"),
     }
-    let mut all = BTreeMap::new();
-    for domain in context.libvirt.domains().await? {
-        let mark = read_mark(context, &domain.uuid).await?;
-        all.insert(domain.uuid, Known { name: domain.name, state: domain.state.as_str().into(), mark });
-    }
-    Ok(all)
+    let all = context.libvirt.domains_with(mark::NAMESPACE).await?;
+    Ok(all.into_iter().map(|(domain, element)| (domain.uuid.clone(), known(domain, element))).collect())
 }
 
-async fn read_mark(context: &Context, uuid: &str) -> libvirt::Result<Option<Mark>> {
-    let element = context.libvirt.metadata(uuid, mark::NAMESPACE).await?;
-    Ok(element.and_then(|element| Mark::parse(&element, uuid).ok()))
+fn known(domain: DomainSummary, element: Option<String>) -> Known {
+    let mark = element.and_then(|element| Mark::parse(&element, &domain.uuid).ok());
+    Known { name: domain.name, state: domain.state.as_str().into(), mark }
 }
 
 /// The domain as it is after an event. A rename, and the undefinition of a domain that goes on running, are told as Undefined too.
-async fn look(context: &Context, uuid: &str, name: &str, kind: &DomainEvent) -> libvirt::Result<Option<Known>> {
-    let (name, state) = match kind {
-        DomainEvent::Started | DomainEvent::Rebooted | DomainEvent::Agent { .. } => {
-            (name.to_owned(), DomainState::Running)
-        }
-        DomainEvent::Defined | DomainEvent::Undefined | DomainEvent::Stopped | DomainEvent::Changed => {
-            match context.libvirt.domains().await?.into_iter().find(|domain| domain.uuid == uuid) {
-                None => return Ok(None),
-                Some(domain) => (domain.name, domain.state),
-            }
-        }
-    };
-    let mark = read_mark(context, uuid).await?;
-    Ok(Some(Known { name, state: state.as_str().into(), mark }))
-}
-
-async fn domain(context: &Context, uuid: &str, name: String, kind: DomainEvent) {
+async fn domain(context: &Context, uuid: &str, kind: DomainEvent) {
     let before = context.marks.owner(uuid);
     loop {
-        match look(context, uuid, &name, &kind).await {
-            Ok(known) => {
-                context.marks.set(uuid, known);
+        match context.libvirt.glance(uuid, mark::NAMESPACE).await {
+            Ok(seen) => {
+                context.marks.set(uuid, seen.map(|(domain, element)| known(domain, element)));
                 break;
             }
             // The connection broke: all is listed when it is back.
             Err(error) if *context.libvirt.link().borrow() != Link::Up => {
-                return tracing::debug!("looking for domain {name}: {error}");
+                return tracing::debug!("looking at a domain: {error}");
             }
             // Not knowing is no reason to forget whose it is.
-            Err(error) => tracing::warn!("looking for domain {name}: {error}"),
+            Err(error) => tracing::warn!("looking at a domain: {error}"),
         }
         tokio::time::sleep(RETRY).await;
     }

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 struct Health {
     libvirt: Libvirt,
     working: AtomicBool,
+    listed: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
 }
 
@@ -41,8 +42,9 @@ impl health::Probe for Health {
             return Err("waiting for the API server".into());
         }
         match &*self.libvirt.link().borrow() {
-            Link::Up => Ok(()),
             Link::Down(why) => Err(format!("libvirt: {why}")),
+            Link::Up if !self.listed.load(Ordering::Relaxed) => Err("listing what is on the host".into()),
+            Link::Up => Ok(()),
         }
     }
 
@@ -70,6 +72,7 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let health = Arc::new(Health {
         libvirt: libvirt.clone(),
         working: AtomicBool::new(false),
+        listed: Arc::default(),
         metrics: Arc::new(Metrics::default()),
     });
     health::serve(args.listen, health.clone()).await?;
@@ -77,7 +80,8 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let work = async {
         let cluster = client::cluster(&client).await;
         health.working.store(true, Ordering::Relaxed);
-        let seed = stores::Seed::new(client.clone(), cluster, libvirt, args, health.metrics.clone());
+        let listed = health.listed.clone();
+        let seed = stores::Seed::new(client.clone(), cluster, libvirt, args, health.metrics.clone(), listed);
         stores::run(seed, events).await;
     };
     tokio::select! {

@@ -18,9 +18,11 @@ use plan::virtual_machine::uses;
 use shell::events::Events;
 use shell::history::History;
 use shell::metrics::Metrics;
+use shell::passing::Passing;
 use shell::queue::{Exit, queue, work};
 use shell::watch::{Change, watch};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -36,7 +38,14 @@ pub struct Seed {
 
 impl Seed {
     /// Makes the context, its stores still empty.
-    pub fn new(client: Client, cluster: String, libvirt: Libvirt, args: Args, metrics: Arc<Metrics>) -> Seed {
+    pub fn new(
+        client: Client,
+        cluster: String,
+        libvirt: Libvirt,
+        args: Args,
+        metrics: Arc<Metrics>,
+        listed: Arc<AtomicBool>,
+    ) -> Seed {
         let (host, host_writer) = store();
         let ((pools, pools_writer), (pool_queue, pool_exit)) = (store(), queue());
         let ((volumes, volumes_writer), (volume_queue, volume_exit)) = (store(), queue());
@@ -53,9 +62,11 @@ impl Seed {
                 snapshots: snapshot_queue,
             },
             marks: Marks::default(),
+            listed,
             facts: Shared::default(),
             pools: Shared::default(),
             lanes: Lanes::default(),
+            passing: Passing::default(),
             jobs: Jobs::default(),
             attempts: Attempts::default(),
             memory: Shared::default(),

@@ -21,6 +21,7 @@ use shell::Error;
 use shell::retry::Case;
 use shell::status::{apply, beside};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Effects of one pass at most: a plan that needs more is wrong.
 const EFFECTS: usize = 16;
@@ -202,14 +203,24 @@ async fn report(
         now,
     };
     let wanted = status::status(&look);
+    let may_pass = status::may_pass(&look, &wanted);
+    if let Some(left) = context.passing.hold(&vm.uid().unwrap_or_default(), may_pass, Instant::now()) {
+        let until = now + SignedDuration::try_from(left).unwrap_or_default();
+        return Ok(sooner(ended(reached.end, guest.as_ref(), &wanted)?, until));
+    }
     if apply(api, MANAGER, vm, (&status::ours(previous), &wanted), &context.metrics).await? {
         context.events.turned(vm, &previous.conditions, &wanted.conditions).await;
     }
     if wanted.disks != previous.disks {
         context.host_changed.notify_one();
     }
-    match reached.end {
-        End::Planned(next) => Ok(case(&next, guest.as_ref(), &wanted)),
+    ended(reached.end, guest.as_ref(), &wanted)
+}
+
+/// When to look again.
+fn ended(end: End, guest: Option<&Guest>, wanted: &VirtualMachineStatus) -> Result<Case, Error> {
+    match end {
+        End::Planned(next) => Ok(case(&next, guest, wanted)),
         End::Refused(_) | End::Stale => Ok(Case::Converged),
         End::Failed(step, error) => Err(Error::Passing { act: execute::verb(&step), message: error.to_string() }),
         // The connection's return asks for a look.
@@ -224,6 +235,15 @@ fn is_merged_off(reached: &Reached) -> bool {
             is_merged_by_libvirt(seen.mark.run, seen.state)
         }
         _ => false,
+    }
+}
+
+/// The same, but not later than that.
+fn sooner(case: Case, limit: Timestamp) -> Case {
+    match case {
+        Case::Until(until) => Case::Until(until.min(limit)),
+        Case::Converged | Case::Dependency => Case::Until(limit),
+        Case::Conflict | Case::Transient => case,
     }
 }
 

@@ -10,6 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use shell::events::Events;
 use shell::history::History;
 use shell::metrics::Metrics;
+use shell::passing::Passing;
 use shell::queue::Queue;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,8 @@ pub struct Context {
     pub history: History,
     /// Events for users.
     pub events: Events,
+    /// Machines in states that nobody was told of yet.
+    pub passing: Passing,
     /// One placement at a time, with what was promised since the stores were last heard.
     pub room: tokio::sync::Mutex<Room>,
     /// After how long without renewal a host is lost.
@@ -84,6 +87,7 @@ impl Context {
         Context {
             events: Events::new(client.clone(), MANAGER, MANAGER),
             patience: Duration::from_secs(args.host_lease_seconds.into()),
+            passing: Passing::default(),
             room: tokio::sync::Mutex::default(),
             lost: Mutex::default(),
             client,

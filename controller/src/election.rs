@@ -62,8 +62,10 @@ impl Election {
     /// Renews the Lease; returns when it is lost.
     pub async fn keep(&self, mut lease: Lease, history: &History) {
         let mut renewed = Instant::now();
+        let (usual, soon) = (self.duration / 3, self.duration / 15);
+        let mut pause = usual;
         loop {
-            tokio::time::sleep(self.duration / 5).await;
+            tokio::time::sleep(pause).await;
             let begun = Instant::now();
             let parameters = PostParams::default();
             let claim = self.claim(Some(&lease));
@@ -73,10 +75,13 @@ impl Election {
             match tokio::time::timeout(left, renewal).await {
                 Ok(Ok(new)) => {
                     history.wrote(new.metadata.resource_version.as_deref());
-                    (lease, renewed) = (new, begun);
+                    (lease, renewed, pause) = (new, begun, usual);
                 }
                 Ok(Err(error)) if shell::error::is_code(&error, 409) => return,
-                Ok(Err(error)) => tracing::warn!("the election's Lease was not renewed: {error}"),
+                Ok(Err(error)) => {
+                    tracing::warn!("the election's Lease was not renewed: {error}");
+                    pause = soon;
+                }
                 Err(_) => return,
             }
         }

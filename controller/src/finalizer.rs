@@ -16,11 +16,11 @@ pub fn is_on<K: Resource>(object: &K) -> bool {
     object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Puts it on.
+/// Puts it on, and gives the object as it is now.
 ///
 /// # Errors
 /// The API server's answer.
-pub async fn put<K>(context: &Context, api: &Api<K>, object: &K) -> Result<(), Error>
+pub async fn put<K>(context: &Context, api: &Api<K>, object: &K) -> Result<K, Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
@@ -39,7 +39,7 @@ where
     if !owners.iter().any(|known| known.uid == owner.uid) {
         owners.push(owner);
     }
-    patch(context, api, object, json!({"finalizers": with_ours(object), "ownerReferences": owners})).await
+    patch(context, api, object, json!({"finalizers": with_ours(object), "ownerReferences": owners})).await.map(drop)
 }
 
 fn with_ours<K: Resource>(object: &K) -> Vec<String> {
@@ -49,17 +49,15 @@ fn with_ours<K: Resource>(object: &K) -> Vec<String> {
 }
 
 /// Whole lists are replaced: the resourceVersion keeps what others put on since.
-async fn patch<K>(context: &Context, api: &Api<K>, object: &K, mut metadata: Value) -> Result<(), Error>
+async fn patch<K>(context: &Context, api: &Api<K>, object: &K, mut metadata: Value) -> Result<K, Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
     metadata["resourceVersion"] = json!(object.resource_version());
     context.metrics.write(&K::kind(&()));
     let parameters = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    api.patch(&object.name_any(), &parameters, &Patch::Merge(json!({"metadata": metadata})))
-        .await
-        .map(drop)
-        .map_err(Error::api("put the finalizer on"))
+    let put = api.patch(&object.name_any(), &parameters, &Patch::Merge(json!({"metadata": metadata}))).await;
+    put.map_err(Error::api("put the finalizer on"))
 }
 
 /// Takes it off this very object. One that is gone already is no error.

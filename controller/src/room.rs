@@ -19,6 +19,11 @@ impl Room {
         self.0.insert(uid, (host, demand));
     }
 
+    /// Forgets a binding that was not written.
+    pub fn take_back(&mut self, uid: &str) {
+        self.0.remove(uid);
+    }
+
     /// Host to which the machine was bound, when the store does not show it yet.
     pub fn promised_to(&self, uid: &str) -> Option<&str> {
         self.0.get(uid).map(|(host, _)| host.as_str())

@@ -21,10 +21,8 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
     if volume.metadata.deletion_timestamp.is_some() {
         return go(&context, &api, &volume).await;
     }
-    if !finalizer::is_on(&*volume) {
-        finalizer::put(&context, &api, &*volume).await?;
-        return Ok(Case::Converged);
-    }
+    let volume =
+        if finalizer::is_on(&*volume) { volume } else { Arc::new(finalizer::put(&context, &api, &*volume).await?) };
     report(&context, &api, &volume, passed_down(&volume)).await?;
     Ok(if host_of_volume(&volume).is_some() { Case::Converged } else { Case::Dependency })
 }

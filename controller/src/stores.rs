@@ -121,17 +121,17 @@ fn host_changed(context: &Context, change: Change<'_, Host>) {
     let (Change::Seen(host) | Change::Gone(host)) = change;
     context.queues.hosts.push(ObjectRef::from_obj(host));
     context.queues.pools.push_all(&context.stores.pools.state());
-    // What is on a host that is gone, or there again, is told so. Else: room or readiness may have come, and what waits for its teardown
-    // may go on.
-    let turned = matches!(change, Change::Gone(_)) || host.status.is_none();
+    // What is on a host that is gone, or there again, is told so. Else: room or readiness may have come; what waits there for its teardown
+    // learns that its host is gone.
+    let gone = matches!(change, Change::Gone(_));
     let name = host.name_any();
-    let here = |of: Option<&str>| turned && of == Some(&name);
+    let here = |of: Option<&str>| (gone || host.status.is_none()) && of == Some(&name);
     let waits = |vm: &&Arc<VirtualMachine>| {
-        host_of(vm).is_none() || vm.metadata.deletion_timestamp.is_some() || here(host_of(vm))
+        host_of(vm).is_none() || (gone && vm.metadata.deletion_timestamp.is_some()) || here(host_of(vm))
     };
     context.queues.machines.push_all(context.stores.machines.state().iter().filter(waits));
     let waits = |v: &&Arc<StorageVolume>| {
-        host_of_volume(v).is_none() || v.metadata.deletion_timestamp.is_some() || here(host_of_volume(v))
+        host_of_volume(v).is_none() || (gone && v.metadata.deletion_timestamp.is_some()) || here(host_of_volume(v))
     };
     context.queues.volumes.push_all(context.stores.volumes.state().iter().filter(waits));
     let waits = |s: &&Arc<Snapshot>| s.metadata.deletion_timestamp.is_some();

@@ -27,7 +27,7 @@ where
     let Some(fresh) = fresh.filter(same) else { return Ok(None) };
     let definitions = Api::<CustomResourceDefinition>::all(context.client.clone());
     let name = format!("{}.{}", K::plural(&()), K::group(&()));
-    let definition = definitions.get_opt(&name).await.map_err(Error::api("read the CRD afresh"))?;
+    let definition = definitions.get_metadata_opt(&name).await.map_err(Error::api("read the CRD afresh"))?;
     // A CRD that is gone was deleted.
     let terminating = definition.is_none_or(|definition| definition.metadata.deletion_timestamp.is_some());
     let policy = policy(terminating, fresh.meta(), by_spec(&fresh));

@@ -6,7 +6,7 @@ use crate::{finalizer, snapshot, storage_volume, teardown};
 use crds::storage_volume::{StorageVolume, StorageVolumeSpec};
 use crds::virtual_machine::{DeletionPolicy, TemplateSpec, VirtualMachine};
 use crds::{FINALIZER, HOSTS_NAMESPACE, Teardown, TeardownPolicy};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::runtime::reflector::ObjectRef;
@@ -21,6 +21,7 @@ use shell::retry::Case;
 use shell::status::{apply, beside};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// One pass.
 pub async fn pass(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Case, Error> {
@@ -28,10 +29,7 @@ pub async fn pass(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Case
     if vm.metadata.deletion_timestamp.is_some() {
         return go(&context, &api, &vm).await;
     }
-    if !finalizer::is_on(&*vm) {
-        finalizer::put(&context, &api, &*vm).await?;
-        return Ok(Case::Converged);
-    }
+    let vm = if finalizer::is_on(&*vm) { vm } else { Arc::new(finalizer::put(&context, &api, &*vm).await?) };
     make_volumes(&context, &vm).await?;
     match host_of(&vm) {
         Some(host) => {
@@ -42,7 +40,7 @@ pub async fn pass(vm: Arc<VirtualMachine>, context: Arc<Context>) -> Result<Case
     }
 }
 
-/// Chooses a host and writes it down, one machine at a time: until a binding is written nobody else may take the room for it.
+/// Chooses a host and writes it down. One machine at a time chooses; the room is promised to it before another may.
 async fn bind(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine) -> Result<Case, Error> {
     let uid = vm.uid().unwrap_or_default();
     let mut room = context.room.lock().await;
@@ -55,14 +53,22 @@ async fn bind(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine)
             Err(nowhere) => Binding::Waiting { reason: nowhere.reason, message: nowhere.message },
         },
     };
-    report(context, api, vm, &binding, None).await?;
-    match binding {
-        Binding::Bound(host) => {
-            room.promise(uid, host, uses::demand(vm));
-            Ok(Case::Converged)
-        }
-        Binding::Waiting { .. } => Ok(Case::Dependency),
+    if let Some(left) = context.passing.hold(&uid, uses::may_pass(vm, &binding), Instant::now()) {
+        return Ok(Case::Until(Timestamp::now() + SignedDuration::try_from(left).unwrap_or_default()));
     }
+    let case = match &binding {
+        Binding::Bound(host) => {
+            room.promise(uid.clone(), host.clone(), uses::demand(vm));
+            Case::Converged
+        }
+        Binding::Waiting { .. } => Case::Dependency,
+    };
+    drop(room);
+    if let Err(error) = report(context, api, vm, &binding, None).await {
+        context.room.lock().await.take_back(&uid);
+        return Err(error);
+    }
+    Ok(case)
 }
 
 async fn report(

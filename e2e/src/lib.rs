@@ -2,6 +2,7 @@
 //!
 //! [`up`] starts one daemon ([`keeper`]) that owns every program of the bed; when it ends, everything ends with it.
 
+pub mod bench;
 pub mod control_plane;
 pub mod demo;
 pub mod disks;

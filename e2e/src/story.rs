@@ -333,9 +333,7 @@ impl Story {
     /// Deletes all that is in the namespace, the namespace and the pool, and looks that the hosts have nothing of it left.
     pub async fn end(self) {
         // The namespace's own controller looks seldom; users delete what they made first.
-        self.delete_all::<VirtualMachine>().await;
-        self.delete_all::<Snapshot>().await;
-        self.delete_all::<StorageVolume>().await;
+        self.empty().await;
         let namespaces = Api::<Namespace>::all(self.client.clone());
         let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
         until("the end of the namespace", async || match namespaces.get_opt(&self.namespace).await {
@@ -361,6 +359,13 @@ impl Story {
         let _ = log.and_then(|mut log| log.write_all(line.as_bytes()));
     }
 
+    /// Deletes all machines and volumes of the namespace.
+    pub async fn empty(&self) {
+        self.delete_all::<VirtualMachine>().await;
+        self.delete_all::<Snapshot>().await;
+        self.delete_all::<StorageVolume>().await;
+    }
+
     async fn delete_all<K>(&self)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
@@ -369,7 +374,7 @@ impl Story {
         let _ = api.delete_collection(&DeleteParams::default(), &ListParams::default()).await;
         until(&format!("the end of all {}", K::plural(&())), async || match api.list(&ListParams::default()).await {
             Ok(list) if list.items.is_empty() => Ok(()),
-            Ok(list) => Err(format!("{:?}", list.items)),
+            Ok(list) => Err(format!("{} are left, among them {:?}", list.items.len(), list.items.first())),
             Err(error) => Err(error.to_string()),
         })
         .await;

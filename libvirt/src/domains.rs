@@ -7,6 +7,8 @@ use crate::lane::Lane;
 use std::time::Duration;
 use virt::connect::Connect;
 use virt::domain::Domain;
+use virt::enumutil::Enum;
+use virt::error::ErrorNumber;
 use virt::sys;
 
 /// A domain in a list.
@@ -118,20 +120,38 @@ pub(crate) fn state(state: i32, reason: i32) -> DomainState {
 impl Libvirt {
     /// All domains, in two calls whatever their number.
     pub async fn domains(&self) -> Result<Vec<DomainSummary>> {
-        self.list("virConnectListAllDomains", |connect| {
-            let states = ffi::states(connect)?;
-            let mut summaries = Vec::new();
-            for domain in connect.list_all_domains(0)? {
-                let uuid = domain.uuid_string()?;
-                // One that came between the two calls gets its event.
-                let Some(state) = states.get(&uuid).copied() else {
-                    continue;
-                };
-                summaries.push(DomainSummary { name: domain.name()?, id: domain.id(), state, uuid });
+        let all = self.list("virConnectListAllDomains", listed).await?;
+        Ok(all.into_iter().map(|(_, summary)| summary).collect())
+    }
+
+    /// All domains with the element of that namespace in their metadata: one call more for each.
+    pub async fn domains_with(&self, namespace: &'static str) -> Result<Vec<(DomainSummary, Option<String>)>> {
+        self.list("virConnectListAllDomains", move |connect| {
+            let mut all = Vec::new();
+            for (domain, summary) in listed(connect)? {
+                match element(&domain, namespace) {
+                    Ok(element) => all.push((summary, element)),
+                    // It went meanwhile, which its event tells.
+                    Err(error) if Error::of("", &error).kind == Kind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
             }
-            Ok(summaries)
+            Ok(all)
         })
         .await
+    }
+
+    /// The domain of this UUID as in lists, with the element of that namespace in its metadata.
+    pub async fn glance(&self, uuid: &str, namespace: &'static str) -> Result<Option<(DomainSummary, Option<String>)>> {
+        let uuid = uuid.to_owned();
+        absent_as_none(
+            self.list("virDomainGetMetadata", move |connect| {
+                let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
+                let summary = DomainSummary { name: domain.name()?, id: domain.id(), state: state_of(&domain)?, uuid };
+                Ok((summary, element(&domain, namespace)?))
+            })
+            .await,
+        )
     }
 
     /// All about the domain of this UUID.
@@ -149,18 +169,6 @@ impl Libvirt {
         absent_as_none(
             self.list("virDomainLookupByName", move |connect| connect.lookup_domain_by_name(&name)?.uuid_string())
                 .await,
-        )
-    }
-
-    /// The element of that namespace in the metadata of a domain's configuration.
-    pub async fn metadata(&self, uuid: &str, namespace: &'static str) -> Result<Option<String>> {
-        let uuid = uuid.to_owned();
-        absent_as_none(
-            self.list("virDomainGetMetadata", move |connect| {
-                let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
-                domain.metadata(sys::VIR_DOMAIN_METADATA_ELEMENT as i32, Some(namespace), 0)
-            })
-            .await,
         )
     }
 
@@ -304,25 +312,48 @@ impl Libvirt {
     }
 }
 
-fn detail(domain: &Domain) -> Result<DomainDetail, virt::error::Error> {
-    let id = domain.id();
-    let persistent = domain.is_persistent()?;
-    let live_xml = id.map(|_| domain.xml_desc(0)).transpose()?;
-    let snapshots = domain.num_snapshots(0)?;
-    let inactive = sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE;
+fn listed(connect: &Connect) -> Result<Vec<(Domain, DomainSummary)>, virt::error::Error> {
+    let states = ffi::states(connect)?;
+    let mut all = Vec::new();
+    for domain in connect.list_all_domains(0)? {
+        let uuid = domain.uuid_string()?;
+        // One that came between the two calls gets its event.
+        let Some(state) = states.get(&uuid).copied() else {
+            continue;
+        };
+        let summary = DomainSummary { name: domain.name()?, id: domain.id(), state, uuid };
+        all.push((domain, summary));
+    }
+    Ok(all)
+}
+
+/// The element of that namespace in the metadata of a domain's configuration, if there is one.
+fn element(domain: &Domain, namespace: &'static str) -> Result<Option<String>, virt::error::Error> {
+    match domain.metadata(sys::VIR_DOMAIN_METADATA_ELEMENT as i32, Some(namespace), 0) {
+        Ok(element) => Ok(Some(element)),
+        Err(error) if error.code() == Enum::Known(ErrorNumber::NoDomainMetadata) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn state_of(domain: &Domain) -> Result<DomainState, virt::error::Error> {
     let (known, reason) = domain.state()?;
     let numbers = (known.to_raw(), reason_number(&reason));
     // `virt` gives -1 where libvirt failed.
     if numbers.0 as i32 == -1 {
         return Err(virt::error::Error::last_error());
     }
+    Ok(state(numbers.0 as i32, numbers.1))
+}
+
+fn detail(domain: &Domain) -> Result<DomainDetail, virt::error::Error> {
+    let id = domain.id();
+    let persistent = domain.is_persistent()?;
+    let live_xml = id.map(|_| domain.xml_desc(0)).transpose()?;
+    let snapshots = domain.num_snapshots(0)?;
+    let inactive = sys::VIR_DOMAIN_XML_INACTIVE | sys::VIR_DOMAIN_XML_SECURE;
     Ok(DomainDetail {
-        summary: DomainSummary {
-            uuid: domain.uuid_string()?,
-            name: domain.name()?,
-            id,
-            state: state(numbers.0 as i32, numbers.1),
-        },
+        summary: DomainSummary { uuid: domain.uuid_string()?, name: domain.name()?, id, state: state_of(domain)? },
         inactive_xml: domain.xml_desc(inactive)?,
         live_xml,
         persistent,
@@ -352,7 +383,6 @@ fn flagless(error: &virt::error::Error) -> bool {
 
 fn reason_number(reason: &virt::domain::DomainStateReasonEnum) -> i32 {
     use virt::domain::DomainStateReason::Shutoff;
-    use virt::enumutil::Enum;
     match reason {
         Enum::Known(Shutoff(reason)) => reason.to_raw() as i32,
         Enum::Known(_) | Enum::Unknown(_) => 0,

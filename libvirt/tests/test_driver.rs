@@ -146,13 +146,16 @@ async fn a_mark_is_written_read_and_taken_off_whether_the_domain_runs_or_not() {
         }
         let mark = Mark { run: Run::Started, restarted_at: Some("x & \"y\"".into()), ..want.mark.clone().unwrap() };
         libvirt.set_metadata(&want.uuid, NAMESPACE, PREFIX, Some(mark.element().unwrap())).await.unwrap();
-        let read = libvirt.metadata(&want.uuid, NAMESPACE).await.unwrap().unwrap();
+        let read = libvirt.glance(&want.uuid, NAMESPACE).await.unwrap().unwrap().1.unwrap();
         assert_eq!(Mark::parse(&read, &want.uuid).unwrap(), mark);
+        let all = libvirt.domains_with(NAMESPACE).await.unwrap();
+        let listed = all.into_iter().find(|(domain, _)| domain.uuid == want.uuid).unwrap();
+        assert_eq!((listed.0.id.is_some(), listed.1), (running, Some(read)));
         let detail = libvirt.domain(&want.uuid).await.unwrap().unwrap();
         assert_eq!(Domain::parse(&detail.inactive_xml).unwrap().mark, Some(mark));
     }
     libvirt.set_metadata(&want.uuid, NAMESPACE, PREFIX, None).await.unwrap();
-    assert_eq!(libvirt.metadata(&want.uuid, NAMESPACE).await.unwrap(), None);
+    assert_eq!(libvirt.glance(&want.uuid, NAMESPACE).await.unwrap().unwrap().1, None);
     libvirt.destroy(&want.uuid).await.unwrap();
     libvirt.undefine(&want.uuid).await.unwrap();
 }

@@ -8,6 +8,7 @@ pub mod health;
 pub mod history;
 pub mod logs;
 pub mod metrics;
+pub mod passing;
 pub mod queue;
 pub mod retry;
 pub mod status;

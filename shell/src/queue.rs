@@ -12,6 +12,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+/// Passes of a kind at once: after a restart every object wants one, and calls that stand in line run into their deadlines.
+const AT_ONCE: u16 = 128;
+
 /// The entrance of a queue; cheap to clone.
 pub struct Queue<K: Resource<DynamicType = ()>>(mpsc::UnboundedSender<ObjectRef<K>>);
 
@@ -81,5 +84,7 @@ pub async fn work<K, C, F>(
         let object = receiver.recv().await?;
         Some((Ok::<_, Infallible>(object), receiver))
     });
-    applier(one, never, context, store, Box::pin(requests), Config::default()).for_each(|_| async {}).await;
+    applier(one, never, context, store, Box::pin(requests), Config::default().concurrency(AT_ONCE))
+        .for_each(|_| async {})
+        .await;
 }

@@ -2,6 +2,7 @@
 
 use super::observe::Sight;
 use crate::context::Context;
+use crate::marks::Known;
 use crds::virtual_machine::VirtualMachine;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -54,7 +55,12 @@ pub async fn execute(
     let libvirt = &context.libvirt;
     let uuid = uuid(step, sight);
     match step {
-        Step::Define(domain) => define(context, domain.render()).await?,
+        Step::Define(domain) => {
+            define(context, domain.render()).await?;
+            // libvirt's event tells the same, but not before the next look.
+            let known = Known { name: domain.name.clone(), state: "shut off".into(), mark: domain.mark.clone() };
+            context.marks.set(&uuid, Some(known));
+        }
         Step::Redefine(domain) => define(context, domain.edit(&sight.inactive_xml)).await?,
         Step::Mark(new) => {
             let element = new.element().map_err(|error| Failure::Refused(error.to_string()))?;

@@ -96,9 +96,8 @@ fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> V
             let me = Claim { name: vm.name_any(), uid: vm.uid().unwrap_or_default() };
             Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me) }
         }
-        (Some(VolumePhase::Importing), ..) => {
-            Volume::NotReady(format!("it is being imported, {}", status.progress.unwrap_or_default()))
-        }
-        (phase, ..) => Volume::NotReady(format!("it is {:?}", phase.unwrap_or(VolumePhase::Pending))),
+        // One word for as long as it takes: how far it is, is told by the volume itself.
+        (None | Some(VolumePhase::Pending | VolumePhase::Importing), ..) => Volume::NotReady("it is being made".into()),
+        (Some(phase), ..) => Volume::NotReady(format!("it is {phase:?}")),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::power::{self, Power};
 use super::{Cause, Desired, Goal, Invalid, Next, Observed, Seen, State, Step, Why, changes, overlays};
-use crds::conditions::{Builder, Status, Type};
+use crds::conditions::{Builder, Status, Type, find};
 use crds::virtual_machine::{
     Apply, DiskStatus, DomainStatus, GuestStatus, InterfaceStatus, MachinePhase, ResourcesStatus, SnapshotsStatus,
     VirtualMachineStatus,
@@ -119,6 +119,25 @@ pub fn status(look: &Look<'_>) -> VirtualMachineStatus {
         teardown: teardown(look),
         conditions: conditions(look, domain, &verdict),
     }
+}
+
+/// Whether `wanted` tells only of something that is waited for and may come in a moment, and was not told yet.
+pub fn may_pass(look: &Look<'_>, wanted: &VirtualMachineStatus) -> bool {
+    let waits = match &look.outcome {
+        Outcome::Planned(Next::Wait { why: Why::Volumes(_) | Why::Shutdown, .. }) => true,
+        Outcome::Planned(
+            Next::Wait { why: Why::Backoff | Why::Detach(_) | Why::Snapshot(_), .. }
+            | Next::Done
+            | Next::Do(_)
+            | Next::Refuse { .. },
+        )
+        | Outcome::Failed { .. }
+        | Outcome::Refused { .. }
+        | Outcome::Unreachable { .. }
+        | Outcome::Invalid => false,
+    };
+    let ready = |status: &VirtualMachineStatus| find(&status.conditions, Type::Ready).map(|c| c.reason.clone());
+    waits && ready(look.previous) != ready(wanted)
 }
 
 /// Unknown is a state: what was last seen stays, only phase and Ready say that nobody can tell.

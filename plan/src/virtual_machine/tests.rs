@@ -609,6 +609,33 @@ fn a_machine_waits_for_a_merge_and_its_deletion_does_not() {
     }
 }
 
+#[test]
+fn only_what_is_waited_for_and_not_told_yet_may_pass() {
+    use super::status::{Look, Outcome, may_pass, status};
+    let goal = exist(&Desired {
+        shape: Err(Waiting(vec![("web-root".into(), "it is being made".into())])),
+        ..want(Power::On)
+    });
+    let waits = next(&goal, &Observed::Absent, now());
+    let none = crds::virtual_machine::VirtualMachineStatus::default();
+    let look = |previous, outcome| Look {
+        previous,
+        generation: 1,
+        goal: Ok(&goal),
+        seen: Some(&Observed::Absent),
+        outcome,
+        guest: None,
+        now: now(),
+    };
+    let first = look(&none, Outcome::Planned(&waits));
+    let told = status(&first);
+    assert!(may_pass(&first, &told));
+    let again = look(&told, Outcome::Planned(&waits));
+    assert!(!may_pass(&again, &status(&again)), "it was told");
+    let failed = look(&none, Outcome::Failed { step: &Step::Start, message: "no".into() });
+    assert!(!may_pass(&failed, &status(&failed)), "a failure is told at once");
+}
+
 fn any_run() -> impl Strategy<Value = Run> {
     prop_oneof![
         Just(Run::Stopped),

@@ -68,6 +68,15 @@ pub enum Binding {
     },
 }
 
+/// Whether it is only waited for something that may come in a moment, and that was not told yet.
+pub fn may_pass(vm: &VirtualMachine, binding: &Binding) -> bool {
+    let told = vm.status.as_ref().and_then(|status| find(&status.conditions, Type::Scheduled));
+    match binding {
+        Binding::Bound(_) => false,
+        Binding::Waiting { reason, .. } => told.is_none_or(|told| told.reason != *reason),
+    }
+}
+
 /// The controller's whole part of the status.
 pub fn bound(
     vm: &VirtualMachine,
@@ -209,6 +218,11 @@ mod tests {
     #[test]
     fn a_machine_without_host_is_pending_and_says_why() {
         let waiting = Binding::Waiting { reason: "NoHosts", message: "0 of 0 hosts fit".into() };
+        let mut machine = vm(json!({}));
+        assert!(may_pass(&machine, &waiting));
+        machine.status = Some(bound(&machine, &waiting, None, false, now()).0);
+        assert!(!may_pass(&machine, &waiting), "it was told");
+        assert!(!may_pass(&vm(json!({})), &Binding::Bound("node-a".into())), "a binding does not wait");
         let (pending, summary) = bound(&vm(json!({})), &waiting, None, false, now());
         assert_eq!(
             (pending.phase, pending.observed_generation, summary),
