@@ -56,18 +56,18 @@ async fn snapshots_made_by_virsh_are_in_the_tree_and_never_touched() {
 
 #[tokio::test]
 async fn what_virsh_removed_is_lost_and_not_taken_anew() {
-    let story = Story::new("lost").await;
+    let story = Story::new("vanished").await;
     story.apply(story.with_disks("web", &[("root", "Raw")], json!({}))).await.unwrap();
     story.vm_is("web", "True", "Running").await;
     story.take("before", "web", json!({})).await;
-    story.virsh("node-a", &["snapshot-delete", "lost.web", "before"]).unwrap();
+    story.virsh("node-a", &["snapshot-delete", "vanished.web", "before"]).unwrap();
     story.snapshot_is("before", "False", "Lost").await;
     assert!(story.in_libvirt("web").is_empty());
     story.delete::<Snapshot>("before").await;
 
     // Only the record: the machine stays on the overlay, and its new snapshot goes on from there.
     story.take("record", "web", json!({})).await;
-    story.virsh("node-a", &["snapshot-delete", "--metadata", "lost.web", "record"]).unwrap();
+    story.virsh("node-a", &["snapshot-delete", "--metadata", "vanished.web", "record"]).unwrap();
     story.snapshot_is("record", "False", "Lost").await;
     story.delete::<Snapshot>("record").await;
     assert!(story.sources("web")[0].contains(".record-"), "{:?}", story.sources("web"));
