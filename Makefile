@@ -40,6 +40,10 @@ test: build ## everything, from unit tests to end to end
 	cargo test --workspace --exclude e2e
 	e2e/stories.sh
 
+.PHONY: mutants
+mutants: packages ## puts bugs into the plan on purpose, one at a time: a test must catch each
+	@cargo run --quiet --package e2e --bin mutants
+
 .PHONY: bench
 bench: packages ## what the work costs: counts that gate, ratios beside their targets (docs/measurements.md)
 	@e2e/bench.sh $(BENCH)

@@ -14,7 +14,7 @@ struct Mutant {
     to: &'static str,
 }
 
-const MUTANTS: [Mutant; 14] = [
+const MUTANTS: [Mutant; 15] = [
     Mutant {
         breaks: "a teardown is for one uid: the domain of another is left",
         file: "plan/src/virtual_machine.rs",
@@ -92,6 +92,12 @@ const MUTANTS: [Mutant; 14] = [
         file: "plan/src/placement.rs",
         from: "[host] => return Ok((*host).clone()),",
         to: "[_] => {}",
+    },
+    Mutant {
+        breaks: "a domain is not put back from a snapshot's overlay onto the file below",
+        file: "plan/src/virtual_machine/overlays.rs",
+        from: "has.filter(|has| is_over(seen, &has.file, &disk.file))",
+        to: "has.filter(|has| is_over(seen, &has.file, &disk.file) && false)",
     },
     Mutant {
         breaks: "a disk leaves the definition before it leaves the guest",

@@ -239,6 +239,8 @@ mod tests {
         let held = volume(json!({"claimedBy": {"name": "a", "uid": "uid-of-the-old-a"}}));
         assert_eq!(binding(&held, [&vm("a", LATE, None, false)]).claimed_by.unwrap().uid, "uid-a");
         assert_eq!(binding(&held, []).claimed_by, None);
+        let (new, older) = (vm("a", LATE, None, false), vm("b", EARLY, None, false));
+        assert_eq!(binding(&held, [&new, &older]).claimed_by.unwrap().name, "b", "it is no heir");
     }
 
     #[test]
