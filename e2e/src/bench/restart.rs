@@ -42,7 +42,7 @@ pub async fn measure(story: &Story, host: &mut TestHost) -> Result<Vec<Row>> {
         Row::count("writes but the Lease", other.len(), 0),
         Row::count("calls of libvirt that change something", count(touched), 0),
         Row::told("a bulk listing by libvirt, p50", format!("{listing:.3} s")),
-        Row::at_most("ready after", ready, listing * 5.0 + 1.0, " s"),
+        Row::at_most("ready after", ready, ((listing * 5.0 + 1.0) * 100.0).round() / 100.0, " s"),
         Row::told("all looked at after", format!("{:.1} s", all.as_secs_f64())),
         Row::told("passes for that", passes.to_string()),
         Row::told("calls of libvirt for that", calls.iter().map(|(_, count)| count).sum::<u64>().to_string()),
