@@ -41,6 +41,11 @@ pub fn next(uid: &str, decided: TeardownPolicy, bound: bool, host_exists: bool, 
     Next::Ask(Teardown { uid: Some(uid.into()), policy: Some(policy), done: None })
 }
 
+/// The controller's part of a stored teardown.
+pub fn asked(stored: Option<&Teardown>) -> Option<Teardown> {
+    stored.filter(|teardown| teardown.uid.is_some()).map(|teardown| Teardown { done: None, ..teardown.clone() })
+}
+
 /// What an owner's teardown means for the volumes that it made: absent where they go their own way.
 pub fn passed_down(owners: TeardownPolicy) -> Option<TeardownPolicy> {
     match owners {

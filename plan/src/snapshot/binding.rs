@@ -41,19 +41,12 @@ pub fn binding(snapshot: &Snapshot, machine: Option<&VirtualMachine>) -> Binding
 
 /// The fields of a stored status that the controller writes.
 pub fn controllers(status: &SnapshotStatus, summary: Summary) -> SnapshotStatus {
-    let types: &[Type] = match summary {
-        Summary::Ours => &[Type::Scheduled, Type::Ready, Type::Reconciling, Type::Stalled],
-        Summary::Agents => &[Type::Scheduled],
-        Summary::Lost => &[Type::Scheduled, Type::Ready],
-    };
-    let theirs = |kind: &str| types.iter().any(|t| t.as_str() == kind);
-    let teardown = status.teardown.as_ref().filter(|teardown| teardown.uid.is_some());
     SnapshotStatus {
         host: status.host.clone(),
-        teardown: teardown.map(|teardown| Teardown { done: None, ..teardown.clone() }),
+        teardown: crate::teardown::asked(status.teardown.as_ref()),
         observed_generation: status.observed_generation.filter(|_| summary == Summary::Ours),
         phase: status.phase.filter(|_| summary != Summary::Agents),
-        conditions: status.conditions.iter().filter(|c| theirs(&c.type_)).cloned().collect(),
+        conditions: summary.conditions(&status.conditions),
         ..SnapshotStatus::default()
     }
 }

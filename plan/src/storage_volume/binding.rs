@@ -70,21 +70,14 @@ fn attached(vm: &VirtualMachine, path: Option<&str>) -> bool {
 
 /// The fields of a stored status that the controller writes.
 pub fn controllers(status: &StorageVolumeStatus, summary: Summary) -> StorageVolumeStatus {
-    let types: &[Type] = match summary {
-        Summary::Ours => &[Type::Scheduled, Type::Ready, Type::Reconciling, Type::Stalled],
-        Summary::Agents => &[Type::Scheduled],
-        Summary::Lost => &[Type::Scheduled, Type::Ready],
-    };
-    let theirs = |kind: &str| types.iter().any(|t| t.as_str() == kind);
-    let teardown = status.teardown.as_ref().filter(|teardown| teardown.uid.is_some());
     StorageVolumeStatus {
         host: status.host.clone(),
         used_by: status.used_by.clone(),
         claimed_by: status.claimed_by.clone(),
-        teardown: teardown.map(|teardown| Teardown { done: None, ..teardown.clone() }),
+        teardown: crate::teardown::asked(status.teardown.as_ref()),
         observed_generation: status.observed_generation.filter(|_| summary == Summary::Ours),
         phase: status.phase.filter(|_| summary != Summary::Agents),
-        conditions: status.conditions.iter().filter(|c| theirs(&c.type_)).cloned().collect(),
+        conditions: summary.conditions(&status.conditions),
         ..StorageVolumeStatus::default()
     }
 }

@@ -35,21 +35,26 @@ pub enum Summary {
     Lost,
 }
 
+impl Summary {
+    /// Those of the stored conditions that the controller writes.
+    pub fn conditions(self, stored: &[Condition]) -> Vec<Condition> {
+        let types: &[Type] = match self {
+            Summary::Ours => &[Type::Scheduled, Type::Ready, Type::Reconciling, Type::Stalled],
+            Summary::Agents => &[Type::Scheduled],
+            Summary::Lost => &[Type::Scheduled, Type::Ready],
+        };
+        stored.iter().filter(|c| types.iter().any(|kind| kind.as_str() == c.type_)).cloned().collect()
+    }
+}
+
 /// The fields of a stored status that the controller writes.
 pub fn controllers(status: &VirtualMachineStatus, summary: Summary) -> VirtualMachineStatus {
-    let types: &[Type] = match summary {
-        Summary::Ours => &[Type::Scheduled, Type::Ready, Type::Reconciling, Type::Stalled],
-        Summary::Agents => &[Type::Scheduled],
-        Summary::Lost => &[Type::Scheduled, Type::Ready],
-    };
-    let theirs = |kind: &str| types.iter().any(|t| t.as_str() == kind);
-    let teardown = status.teardown.as_ref().filter(|teardown| teardown.uid.is_some());
     VirtualMachineStatus {
         host: status.host.clone(),
-        teardown: teardown.map(|teardown| Teardown { done: None, ..teardown.clone() }),
+        teardown: crate::teardown::asked(status.teardown.as_ref()),
         observed_generation: status.observed_generation.filter(|_| summary == Summary::Ours),
         phase: status.phase.filter(|_| summary != Summary::Agents),
-        conditions: status.conditions.iter().filter(|c| theirs(&c.type_)).cloned().collect(),
+        conditions: summary.conditions(&status.conditions),
         ..VirtualMachineStatus::default()
     }
 }
