@@ -47,6 +47,7 @@ wanted="virtio_pci virtio_blk virtio_net virtio_console virtio_balloon virtio_sc
 echo "$wanted" > "$root/modules"
 depmod -b "$work/packages" "$release"
 for module in $wanted; do
+    # One that is built into this kernel has no file, which modprobe takes for a failure.
     modprobe -d "$work/packages" -S "$release" --show-depends "$module" 2> /dev/null || true
 done | awk '$1 == "insmod" { print $2 }' | sort -u | while read -r file; do
     inside=${file#"$work/packages"}

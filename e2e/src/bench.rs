@@ -10,6 +10,7 @@ pub mod machine_life;
 pub mod reference;
 pub mod restart;
 pub mod rss;
+pub mod snapshot;
 pub mod table;
 pub mod test_host;
 pub mod volume;
@@ -27,6 +28,8 @@ pub enum Measurement {
     Counts,
     /// A machine's start with QEMU.
     Boot,
+    /// Snapshots of a running machine.
+    Snapshot,
     /// Imports of large images.
     Import,
     /// A thousand machines on libvirt's test driver.
@@ -35,7 +38,8 @@ pub enum Measurement {
 
 impl Measurement {
     /// All, in their order.
-    pub const ALL: [Measurement; 4] = [Measurement::Counts, Measurement::Boot, Measurement::Import, Measurement::Fleet];
+    pub const ALL: [Measurement; 5] =
+        [Measurement::Counts, Measurement::Boot, Measurement::Snapshot, Measurement::Import, Measurement::Fleet];
 
     /// Measures, and puts the figures into the table.
     ///
@@ -45,6 +49,7 @@ impl Measurement {
         match self {
             Measurement::Counts => counts(table).await,
             Measurement::Boot => boot::measure(table).await,
+            Measurement::Snapshot => snapshot::measure(table).await,
             Measurement::Import => import::measure(table).await,
             Measurement::Fleet => fleet::measure(table).await,
         }
@@ -56,6 +61,7 @@ async fn counts(table: &mut Table) -> Result<()> {
     let begun = Mark::now(&story.run)?;
     let (life, guest) = tokio::join!(machine_life::measure(&story), guest_news::measure(&story));
     table.add("a machine, by the API server's audit log", life?.into_iter().chain(guest?));
+    table.add("a snapshot of a running machine", snapshot::counts(&story).await?);
     table.add("an imported volume of a template", volume::measure(&story, &begun)?);
     let host = TestHost::start(&story).await?;
     table.add("a minute of idling with 100 machines", idle::measure(&story, &host, 1).await?);

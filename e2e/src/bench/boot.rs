@@ -6,10 +6,14 @@ use crate::host::Host as BedHost;
 use crate::story::Story;
 use crds::virtual_machine::{MachinePhase, VirtualMachine};
 use futures::TryStreamExt;
+use kube::Resource;
+use kube::core::NamespaceResourceScope;
 use kube::runtime::watcher::{Config, Event, watcher};
 use libvirt::{Libvirt, Settings};
 use libvirt_xml::Domain;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 20;
@@ -51,22 +55,35 @@ pub async fn measure(table: &mut Table) -> Result<()> {
 
 /// Seconds from a machine's apply until a watch tells that it runs.
 async fn applied(story: &Story, name: &str) -> Result<f64> {
+    let runs =
+        |vm: &VirtualMachine| vm.status.as_ref().is_some_and(|status| status.phase == Some(MachinePhase::Running));
+    seconds_until(story, name, story.bare(name, json!({"placement": {"host": HOST}})), runs).await
+}
+
+/// Seconds from a manifest's apply until a watch tells that its object is so.
+///
+/// # Errors
+/// When the API server refuses, or it takes too long.
+pub async fn seconds_until<K>(story: &Story, name: &str, manifest: Value, so: impl Fn(&K) -> bool) -> Result<f64>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
     let config = Config::default().fields(&format!("metadata.name={name}"));
-    let mut watch = std::pin::pin!(watcher(story.api::<VirtualMachine>(), config));
+    let mut watch = std::pin::pin!(watcher(story.api::<K>(), config));
     while !matches!(watch.try_next().await?, Some(Event::InitDone) | None) {}
     let begun = Instant::now();
-    story.apply(story.bare(name, json!({"placement": {"host": HOST}}))).await?;
-    let runs = async {
+    story.apply(manifest).await?;
+    let seen = async {
         while let Some(event) = watch.try_next().await? {
-            if let Event::Apply(vm) = event
-                && vm.status.is_some_and(|status| status.phase == Some(MachinePhase::Running))
+            if let Event::Apply(object) = event
+                && so(&object)
             {
                 return Ok(begun.elapsed().as_secs_f64());
             }
         }
         Err("the watch ended".into())
     };
-    tokio::time::timeout(crate::story::PATIENCE, runs).await?
+    tokio::time::timeout(crate::story::PATIENCE, seen).await?
 }
 
 /// XML of the machine's domain with another name, for nobody.
