@@ -5,6 +5,7 @@ use crate::jobs::Progress;
 use crds::storage_volume::Format;
 use futures::StreamExt;
 use ipnet::IpNet;
+use plan::storage_volume::image::{self, HEADER};
 use plan::storage_volume::{Desired, Source};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LOCATION, RANGE};
 use reqwest::redirect::Policy;
@@ -79,8 +80,11 @@ const RESERVE: u64 = 100;
 pub async fn import(place: &Place<'_>, want: &Desired, source: &Source, progress: &Progress) -> Result<(), Failure> {
     let dir = place.dir;
     let digest = receive(place, want, source, progress).await.inspect_err(|failure| {
-        // A part that fills the disk would stop every guest that writes there.
-        if ["NoSpace", "CapacityTooSmall"].contains(&failure.reason) {
+        // What was cut off is gone on with. Anything else will not be better the next time, and a part that fills the disk would stop every
+        // guest that writes there.
+        if !["ImportFailed", "ImportStalled", "ImportTruncated", "AddressNotAllowed", "FileError"]
+            .contains(&failure.reason)
+        {
             let _ = files::discard(dir, &want.uid);
         }
     })?;
@@ -147,13 +151,15 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
     let note = serde_json::to_vec(&Sidecar { cluster, host, url: source.url.clone(), etag });
     fs::write(&sidecar, note.unwrap_or_default()).map_err(broken)?;
     let length = response.content_length();
+    // What has no length has no end as far as anybody knows, and zeros take no room: it is counted as if they did.
+    let mut left = free(dir)?;
     if let Some(length) = length {
-        room(dir, want, start, length)?;
+        room(want, start, length, left)?;
     }
     progress.received.store(start, Ordering::Relaxed);
     progress.total.store(length.map_or(0, |length| start + length), Ordering::Relaxed);
 
-    let mut received = start;
+    let (mut received, mut head) = (start, Vec::new());
     let mut body = response.bytes_stream();
     loop {
         let chunk = match tokio::time::timeout(STALL, body.next()).await {
@@ -172,7 +178,11 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
             }
             Ok(Some(Ok(chunk))) => chunk,
         };
-        room(dir, want, received, chunk.len() as u64)?;
+        room(want, received, chunk.len() as u64, left)?;
+        left = if length.is_some() { free(dir)? } else { left.min(free(dir)?).saturating_sub(chunk.len() as u64) };
+        if start == 0 {
+            begins_well(want, &mut head, &chunk)?;
+        }
         hash.update(&chunk);
         let write = if want.full { file.write_all(&chunk) } else { files::write_thinly(&mut file, &chunk) };
         write.map_err(broken)?;
@@ -188,19 +198,37 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// Whether the first bytes are those of an image that can be used; the rest of one that cannot is not waited for.
+fn begins_well(want: &Desired, head: &mut Vec<u8>, chunk: &[u8]) -> Result<(), Failure> {
+    if head.len() >= HEADER {
+        return Ok(());
+    }
+    head.extend(&chunk[..chunk.len().min(HEADER - head.len())]);
+    if head.len() < HEADER {
+        return Ok(());
+    }
+    let image = image::read(head, head.len() as u64, want.format);
+    image.map(drop).map_err(|unfit| Failure::new(unfit.reason, unfit.message))
+}
+
+/// Bytes that may be written into the directory.
+fn free(dir: &Path) -> Result<u64, Failure> {
+    let disk = rustix::fs::statvfs(dir).map_err(|error| Failure::io("look for room", &error.into()))?;
+    let (free, reserve) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize / RESERVE);
+    Ok(free.saturating_sub(reserve))
+}
+
 /// Whether so much more may be written: an image can be larger than it says, or have no end.
-fn room(dir: &Path, want: &Desired, received: u64, more: u64) -> Result<(), Failure> {
+fn room(want: &Desired, received: u64, more: u64, free: u64) -> Result<(), Failure> {
     if let (Format::Raw, Some(capacity)) = (want.format, want.capacity)
         && received + more > capacity
     {
         let message = format!("the image is larger than spec.capacity, which is {capacity} bytes");
         return Err(Failure::new("CapacityTooSmall", message));
     }
-    let disk = rustix::fs::statvfs(dir).map_err(|error| Failure::io("look for room", &error.into()))?;
-    let (free, reserve) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize / RESERVE);
-    if more.saturating_add(reserve) > free {
+    if more > free {
         let message =
-            format!("{free} bytes are free, {more} more are needed, and a hundredth of the disk is left to the guests");
+            format!("{more} more bytes are needed, {free} may be taken: a hundredth of the disk is left to the guests");
         return Err(Failure::new("NoSpace", message));
     }
     Ok(())

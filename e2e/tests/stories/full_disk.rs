@@ -50,10 +50,15 @@ fn on_host(spec: Value) -> Value {
 async fn an_import_that_does_not_fit_gives_its_space_back_and_comes_when_there_is_room() {
     let story = small("fullimport", "16m").await;
     let endless = json!({"url": format!("{}/endless/guest.qcow2", story.run.images()), "insecure": true});
-    let endless = on_host(json!({"source": {"http": endless}}));
+    let endless = on_host(json!({"format": "Raw", "source": {"http": endless}}));
     story.apply(story.volume_manifest("endless", endless)).await.unwrap();
     story.volume_is("endless", "False", "NoSpace").await;
     until("the space again", async || (used_kib(&story) < 64).then_some(()).ok_or(used_kib(&story))).await;
+    story.delete::<StorageVolume>("endless").await;
+    // Nobody waits for the end of what begins as no image.
+    let endless = json!({"url": format!("{}/endless/guest.qcow2", story.run.images()), "insecure": true});
+    story.apply(story.volume_manifest("endless", on_host(json!({"source": {"http": endless}})))).await.unwrap();
+    story.volume_is("endless", "False", "WrongFormat").await;
     story.delete::<StorageVolume>("endless").await;
 
     // The guest's image has some 19 MB: that it does not fit is known before a byte is written.
