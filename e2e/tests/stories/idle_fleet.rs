@@ -28,13 +28,14 @@ async fn an_idle_fleet_writes_nothing_but_leases() {
     story.take("before", "a", json!({})).await;
     // The last coalesced Host status goes out within 10 s; what comes after a quiet spell of that length is no echo.
     let mut before = writes(&story).len();
-    loop {
+    for spell in 1.. {
         tokio::time::sleep(Duration::from_secs(11)).await;
-        let now = writes(&story).len();
-        if now == before {
+        let all = writes(&story);
+        if all.len() == before {
             break;
         }
-        before = now;
+        assert!(spell < 10, "it does not come to rest: {:?}", &all[before..]);
+        before = all.len();
     }
     // Longer than the look for snapshots that others made.
     tokio::time::sleep(Duration::from_secs(25)).await;
