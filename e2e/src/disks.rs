@@ -63,6 +63,8 @@ impl Story {
     pub fn pool_files(&self) -> Vec<(String, u32, u64)> {
         let dir = self.outside("node-a", &format!("/var/lib/virtfleet/{}", self.namespace));
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        // The pool's own mark is no volume's.
+        let entries = entries.filter(|entry| entry.file_name() != ".virtfleet-pool");
         let mut files: Vec<_> = entries
             .filter_map(|entry| {
                 let metadata = entry.metadata().ok()?;

@@ -85,7 +85,8 @@ async fn no_blank_volume_is_made_in_the_place_of_a_directory_that_is_gone() {
     std::fs::remove_dir(&dir).unwrap();
     std::fs::rename(&away, &dir).unwrap();
     story.volume_is("data", "True", "Ready").await;
-    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    // It is shorter than its volume should be, and was grown.
+    assert!(std::fs::read(&file).unwrap().starts_with(b"precious"));
     story.end().await;
 }
 
