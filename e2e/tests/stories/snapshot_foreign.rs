@@ -7,7 +7,7 @@ use serde_json::json;
 
 #[tokio::test]
 async fn snapshots_made_by_virsh_are_in_the_tree_and_never_touched() {
-    let story = Story::new("virsh").await;
+    let story = Story::alone("virsh").await;
     story.apply(story.with_disks("web", &[("root", "Raw")], json!({}))).await.unwrap();
     story.vm_is("web", "True", "Running").await;
     let virsh = |name: &str| {
