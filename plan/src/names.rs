@@ -53,13 +53,15 @@ pub fn is_stem_of(stem: &str, namespace: &str, name: &str) -> bool {
     rest.and_then(|rest| rest.rsplit_once('-')).is_some_and(|(of, _)| of == name)
 }
 
+/// The volume that a file at this path is of: the directory and the stem.
+pub fn volume_of(path: &str) -> Option<&str> {
+    let (dir, file) = path.rsplit_once('/')?;
+    Some(&path[..dir.len() + 1 + stem(file)?.len()])
+}
+
 /// Whether two paths are of files of one volume in one directory.
 pub fn is_same_volume(one: &str, other: &str) -> bool {
-    let parts = |path: &str| {
-        let (dir, file) = path.rsplit_once('/')?;
-        Some((dir.to_owned(), stem(file)?.to_owned()))
-    };
-    one == other || parts(one).is_some_and(|one| Some(one) == parts(other))
+    one == other || volume_of(one).is_some_and(|one| Some(one) == volume_of(other))
 }
 
 /// The file that a disk is on after a snapshot, beside the file that it was on; absent when that is no volume's.
