@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Effects of one pass at most.
-const EFFECTS: usize = 8;
+/// Effects of one pass at most: a file and, when it goes, the overlays over it, of which QEMU bears 200.
+const EFFECTS: usize = 256;
 /// Progress is told this often.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
