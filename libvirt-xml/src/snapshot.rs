@@ -1,7 +1,7 @@
 //! A domain's snapshot: asked for, or read from libvirt's XML.
 
 use crate::tree::Tree;
-use crate::{DiskFormat, Error, domain_read};
+use crate::{DiskFormat, Error, Merged, domain_read, without_merged};
 use xot::Node;
 
 /// Begins the description of a snapshot of ours; the object's UID follows.
@@ -71,6 +71,21 @@ pub struct Snapshot {
     pub files: Vec<String>,
 }
 
+/// What libvirt writes down of a snapshot that it has taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When it was taken, in seconds since 1970.
+    pub created: i64,
+    /// Name of the one before it.
+    pub parent: Option<&'a str>,
+    /// Whether the domain was on.
+    pub on: bool,
+    /// The domain's inactive XML as it is since, on the overlays.
+    pub inactive_xml: &'a str,
+    /// The overlays, with the file below each.
+    pub overlays: &'a [Merged],
+}
+
 /// A disk in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -113,6 +128,33 @@ impl Request {
                 tree.append(node, "driver", &[("type", "qcow2")])?;
                 tree.append(node, "source", &[("file", overlay)])?;
             }
+        }
+        tree.write()
+    }
+
+    /// XML of the record that libvirt would have, had it not died between taking it and writing that down.
+    ///
+    /// # Errors
+    /// As [`Request::render`], and when the domain's XML is none.
+    pub fn record(&self, of: &Record<'_>) -> Result<String, Error> {
+        let mut tree = Tree::parse(&self.render()?)?;
+        let top = tree.top;
+        let state = if of.on { "disk-snapshot" } else { "shutoff" };
+        for (name, value) in [("state", state), ("creationTime", &of.created.to_string())] {
+            let node = tree.append(top, name, &[])?;
+            tree.set_text(node, value)?;
+        }
+        tree.append(top, "memory", &[("snapshot", "no")])?;
+        if let Some(parent) = of.parent {
+            let node = tree.append(top, "parent", &[])?;
+            let node = tree.append(node, "name", &[])?;
+            tree.set_text(node, parent)?;
+        }
+        let before = without_merged(of.inactive_xml, of.overlays)?;
+        let before = before.as_deref().unwrap_or(of.inactive_xml);
+        tree.append_document(top, before, "domain")?;
+        if of.on {
+            tree.append_document(top, before, "inactiveDomain")?;
         }
         tree.write()
     }
@@ -254,6 +296,38 @@ mod tests {
         assert_eq!(without(Snapshot::parse(TAKEN).unwrap()), Snapshot::parse(&none).unwrap());
         let foreign = TAKEN.replace("virtfleet.dev/uid=abc", "before the update");
         assert_eq!(Snapshot::parse(&foreign).unwrap().uid, None);
+    }
+
+    #[test]
+    fn a_record_says_what_libvirt_would_have_said() {
+        let taken = Snapshot::parse(TAKEN).unwrap();
+        let (at, end) = (TAKEN.find("<domain type").unwrap(), TAKEN.find("</domainsnapshot>").unwrap());
+        // As the domain is since: on the overlay.
+        let since = TAKEN[at..end].replace(
+            "type='raw'/><source file='/p/shop.a-00000000.raw'",
+            "type='qcow2'/><source file='/p/shop.a-00000000.s2-0'",
+        );
+        let disks = vec![
+            RequestedDisk { target: "vda".into(), part: Part::External { overlay: "/p/shop.a-00000000.s2-0".into() } },
+            RequestedDisk { target: "vdb".into(), part: Part::Excluded },
+        ];
+        let below = Merged {
+            overlay: "/p/shop.a-00000000.s2-0".into(),
+            below: "/p/shop.a-00000000.raw".into(),
+            format: DiskFormat::Raw,
+        };
+        let request = Request { name: "s2".into(), uid: "abc".into(), disks };
+        for on in [false, true] {
+            let (created, overlays) = (taken.created, std::slice::from_ref(&below));
+            let record = Record { created, parent: Some("s1"), on, inactive_xml: &since, overlays };
+            let xml = request.record(&record).unwrap();
+            let told = Snapshot::parse(&xml).unwrap();
+            assert_eq!(told.state, if on { "disk-snapshot" } else { "shutoff" });
+            // A running domain has two definitions, which name the same files.
+            let files = Vec::new();
+            let apart = |seen: Snapshot| Snapshot { files: files.clone(), state: String::new(), ..seen };
+            assert_eq!(apart(told), apart(taken.clone()), "{xml}");
+        }
     }
 
     #[test]

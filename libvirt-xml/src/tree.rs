@@ -112,6 +112,18 @@ impl Tree {
         Ok(child)
     }
 
+    /// Appends a document's element, under another name where one is given.
+    pub(crate) fn append_document(&mut self, parent: Node, xml: &str, name: &str) -> Result<(), Error> {
+        let other = self.xot.parse(xml).map_err(|e| Error::Unreadable(e.to_string()))?;
+        let top = self.xot.document_element(other).map_err(|e| Error::Unreadable(e.to_string()))?;
+        self.xot.detach(top).map_err(Error::Edit)?;
+        let name = self.xot.add_name(name);
+        if let Some(element) = self.xot.element_mut(top) {
+            element.set_name(name);
+        }
+        self.xot.append(parent, top).map_err(Error::Edit)
+    }
+
     /// The child of that name, made when it is not there.
     pub(crate) fn child_or_new(&mut self, parent: Node, name: &str) -> Result<Node, Error> {
         match self.child(parent, name) {

@@ -8,12 +8,13 @@ use crate::files;
 use crate::import::Failure;
 use crds::snapshot::{Snapshot, UsedMethod};
 use crds::storage_volume::Format;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::Take;
-use libvirt_xml::snapshot::{Request, claimed};
-use libvirt_xml::without_merged;
-use plan::snapshot::Step;
+use libvirt_xml::snapshot::{Part, Record, Request, claimed};
+use libvirt_xml::{DiskFormat, Merged, without_merged};
+use plan::snapshot::{Observed, Step};
 use shell::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,11 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
             let taken = take(context, &sight.uuid, &request, method).await;
             context.attempts.end(&uid, taken);
             "take"
+        }
+        Step::Record { request, on } => {
+            let recorded = record(context, sight, &request, on).await;
+            context.attempts.end(&uid, recorded);
+            "write libvirt's record"
         }
         Step::Claim { uid } => {
             claim(context, sight, uid.as_deref()).await?;
@@ -105,6 +111,36 @@ async fn take(context: &Context, uuid: &str, request: &Request, method: UsedMeth
         UsedMethod::External => Take::External,
     };
     context.libvirt.take_snapshot(uuid, xml, how).await.map_err(|error| error.to_string())
+}
+
+/// libvirt died after it had taken it and before it wrote that down.
+async fn record(context: &Context, sight: &Sight, request: &Request, on: bool) -> Result<(), String> {
+    let Observed::Domain(seen) = &sight.observed else { return Err("there is no domain".into()) };
+    let paths = request.disks.iter().filter_map(|disk| match &disk.part {
+        Part::External { overlay } => Some(overlay),
+        Part::Excluded | Part::Internal => None,
+    });
+    let (mut overlays, mut created) = (Vec::new(), 0);
+    for path in paths {
+        let (below, format) = chains::under(path).ok_or(format!("{path} lies over nothing"))?;
+        let format = match format.ok_or(format!("{path} does not say what it lies over"))? {
+            Format::Raw => DiskFormat::Raw,
+            Format::Qcow2 => DiskFormat::Qcow2,
+        };
+        overlays.push(Merged { overlay: path.clone(), below, format });
+        created = created.max(made(Path::new(path)));
+    }
+    let (parent, inactive_xml) = (seen.current.as_deref(), sight.inactive_xml.as_str());
+    let record = Record { created, parent, on, inactive_xml, overlays: &overlays };
+    let xml = request.record(&record).map_err(|error| error.to_string())?;
+    context.libvirt.redefine_snapshot(&sight.uuid, xml, true).await.map_err(|error| error.to_string())
+}
+
+/// When a file was made: an overlay is made right before it is needed. Now, where the file system does not say.
+fn made(path: &Path) -> i64 {
+    let made = std::fs::metadata(path).and_then(|metadata| metadata.created());
+    let made = made.ok().and_then(|made| Timestamp::try_from(made).ok());
+    made.unwrap_or_else(Timestamp::now).as_second()
 }
 
 async fn claim(context: &Context, sight: &Sight, uid: Option<&str>) -> Result<(), Error> {

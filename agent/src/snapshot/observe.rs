@@ -1,5 +1,6 @@
 //! One look at the domain of a snapshot's machine, its snapshots and the files beside its disks.
 
+use super::behind::behind;
 use crate::chains;
 use crate::context::Context;
 use crate::virtual_machine::observe::state;
@@ -115,6 +116,7 @@ fn seen(
 ) -> libvirt::Result<Seen> {
     let own = facts(&detail.inactive_xml).map_err(unreadable)?;
     let live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?.unwrap_or_default();
+    let running = detail.live_xml.as_deref().map(Domain::parse).transpose().map_err(unreadable)?;
     let chains = chains::of(domain.disks.iter().map(|disk| (disk.file.as_str(), format(disk.format))));
     let named = own.files.iter().chain(&live.files).chain(chains.values().flatten());
     let used: BTreeSet<&String> = named.chain(snapshots.iter().flat_map(|snapshot| &snapshot.files)).collect();
@@ -122,6 +124,7 @@ fn seen(
     let disk = |disk: &libvirt_xml::Disk| {
         let size = capacity(&disk.file, disk.format);
         let below = chains.get(&disk.file).map_or(&[][..], Vec::as_slice);
+        let now = running.iter().flat_map(|running| &running.disks).find(|now| now.name == disk.name).unwrap_or(disk);
         SeenDisk {
             name: disk.name.clone(),
             target: disk.target.clone(),
@@ -130,7 +133,13 @@ fn seen(
             overlay: match place(context, &disk.file, below, &name, &uid) {
                 None => Overlay::NoPlace,
                 Some(path) => {
-                    let file = if used.contains(&path) { OverlayFile::Used } else { there(&path, &disk.file, size) };
+                    let file = match used.contains(&path) {
+                        true if now.file == path => {
+                            OverlayFile::On { blank: chains::is_blank(Path::new(&path)).unwrap_or(false) }
+                        }
+                        true => OverlayFile::Used,
+                        false => there(&path, &disk.file, size),
+                    };
                     Overlay::At { path, file }
                 }
             },
@@ -149,6 +158,7 @@ fn seen(
         attempt => attempt,
     };
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
+    let behind = behind(context, (&namespace, machine), domain, running.as_ref());
     Ok(Seen {
         state,
         machine_goes: vm.metadata.deletion_timestamp.is_some(),
@@ -157,6 +167,7 @@ fn seen(
         snapshots,
         current: detail.current_snapshot,
         was_there: of.status.as_ref().is_some_and(was_there),
+        adrift: behind.adrift,
         attempt,
         merging: context.attempts.merging(&namespace, machine, Some(&uid)),
         merged: match (merged.is_empty(), names_merged) {
@@ -179,7 +190,7 @@ fn gone_overlays(snapshot: &snapshot::Snapshot) -> Vec<Merged> {
 }
 
 /// Where a disk goes on: beside the first of its files that is a volume's in a pool of ours.
-fn place(context: &Context, file: &str, below: &[String], snapshot: &str, uid: &str) -> Option<String> {
+pub fn place(context: &Context, file: &str, below: &[String], snapshot: &str, uid: &str) -> Option<String> {
     let pools = context.stores.pools.state();
     std::iter::once(file).chain(below.iter().map(String::as_str)).find_map(|file| {
         let (dir, file) = file.rsplit_once('/')?;
@@ -216,7 +227,8 @@ fn capacity(file: &str, of: DiskFormat) -> Option<u64> {
     chains::capacity(Path::new(file), format(of))
 }
 
-fn format(format: DiskFormat) -> Format {
+/// The format in the API's words.
+pub fn format(format: DiskFormat) -> Format {
     match format {
         DiskFormat::Raw => Format::Raw,
         DiskFormat::Qcow2 => Format::Qcow2,

@@ -3,6 +3,7 @@
 use crate::chains;
 use crate::context::Context;
 use crate::snapshot;
+use crate::snapshot::behind::behind;
 use crds::TeardownPolicy;
 use crds::snapshot::Snapshot;
 use crds::storage_volume::Format;
@@ -106,6 +107,7 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
         failures: memory.failures,
         targets: targets.into_iter().collect(),
         detaching: memory.detaching,
+        ahead: behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).ahead,
         chains: chains::of(config.disks.iter().chain(live.iter().flat_map(|live| &live.disks)).map(file)),
         snapshots: (detail.snapshots, detail.current_snapshot),
         merging: merging(context, &mark, state),

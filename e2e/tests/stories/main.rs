@@ -41,6 +41,7 @@ mod snapshot_killed;
 mod snapshot_libvirtd;
 mod snapshot_methods;
 mod snapshot_orders;
+mod snapshot_switched;
 mod snapshot_whole;
 mod status_wiped;
 mod stop_and_start;
