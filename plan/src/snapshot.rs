@@ -280,6 +280,10 @@ fn refuse(word: &'static str, message: impl Into<String>) -> Next {
 
 fn exist(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     match find(seen, &want.name).map(|found| found.uid.as_deref()) {
+        // A libvirtd that dies as it writes a record reads it again from a file that it never removes: written once more, that file goes.
+        Some(Some(uid)) if uid == want.uid && matches!(seen.attempt, Attempt::Failed { .. }) && !seen.was_there => {
+            Next::Do(Step::Claim { uid: Some(want.uid.clone()) })
+        }
         Some(Some(uid)) if uid == want.uid => Next::Done,
         // Of an object of this name that is gone: the shell has read the live one afresh.
         Some(Some(_)) => Next::Do(Step::Claim { uid: Some(want.uid.clone()) }),

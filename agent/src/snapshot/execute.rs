@@ -48,8 +48,9 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
             context.attempts.end(&uid, recorded);
             "write libvirt's record"
         }
-        Step::Claim { uid } => {
-            claim(context, sight, uid.as_deref()).await?;
+        Step::Claim { uid: whose } => {
+            claim(context, sight, whose.as_deref()).await?;
+            context.attempts.end(&uid, Ok(()));
             "claim"
         }
         Step::Settle => {

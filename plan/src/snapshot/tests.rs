@@ -151,6 +151,7 @@ impl Model {
                 "fail"
             }
             Step::Take { request, method } => {
+                self.attempt = Attempt::None;
                 self.take(request, *method);
                 "take"
             }
@@ -160,6 +161,7 @@ impl Model {
                 "record"
             }
             Step::Claim { uid } => {
+                self.attempt = Attempt::None;
                 self.snapshots.iter_mut().find(|s| s.name == "before").unwrap().uid.clone_from(uid);
                 "claim"
             }
@@ -393,6 +395,14 @@ fn what_libvirt_took_and_did_not_write_down_is_written_down_and_not_taken_again(
     // What once was there and is not any more was removed by somebody.
     let seen = Seen { was_there: true, ..domain(State::Running).switch().seen() };
     assert!(matches!(next(&exist(Method::Auto), &Observed::Domain(Box::new(seen)), now()), Next::Refuse(_)));
+}
+
+#[test]
+fn the_record_of_a_take_that_failed_and_is_there_is_written_once_more() {
+    let mut host = domain(State::Running).with(somebodys("before", Place::External, None, Some(UID)));
+    host.attempt = Attempt::Failed { message: "libvirt is gone".into(), again: now() };
+    assert_eq!(host.settle(&exist(Method::Auto), false), Next::Done);
+    assert_eq!(host.counts, BTreeMap::from([("claim", 1)]));
 }
 
 #[test]
