@@ -75,6 +75,8 @@ pub struct Seen {
     pub was_there: bool,
     /// An overlay that the guest writes to while libvirt, which died as it switched to it, believes in the file below.
     pub adrift: Option<String>,
+    /// Another snapshot that the disks are on, of which libvirt has yet to be given a record.
+    pub unwritten: Option<String>,
     /// What this agent tried last for this snapshot.
     pub attempt: Attempt,
     /// Another snapshot of the domain that is being merged.
@@ -335,10 +337,13 @@ fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
 
 /// Whatever libvirt were asked for now, it would ask QEMU about files that the guest has left.
 pub(crate) fn adrift(seen: &Seen) -> Option<Reason> {
-    let path = seen.adrift.as_ref()?;
-    let message = format!(
-        "libvirt died while it took a snapshot: the guest writes to {path}, and libvirt does not know; restart the machine"
-    );
+    let message = match (&seen.adrift, &seen.unwritten) {
+        (Some(path), _) => format!(
+            "libvirt died while it took a snapshot: the guest writes to {path}, and libvirt does not know; restart the machine"
+        ),
+        (None, Some(other)) => format!("libvirt has yet to be told of snapshot {other}, which it took as it died"),
+        (None, None) => return None,
+    };
     Some(Reason::new("LibvirtBehind", message))
 }
 

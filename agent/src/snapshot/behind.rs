@@ -4,6 +4,8 @@
 use super::observe::{format, place};
 use crate::chains;
 use crate::context::Context;
+use crds::Snapshot;
+use crds::conditions::{Type, find};
 use crds::storage_volume::Format;
 use kube::ResourceExt;
 use libvirt_xml::{Disk, Domain};
@@ -18,6 +20,8 @@ pub struct Behind {
     pub ahead: BTreeMap<String, String>,
     /// One of which libvirt does not know that the guest writes to it.
     pub adrift: Option<String>,
+    /// Snapshots on whose overlays disks are: unless libvirt has a record of them, that is to be written before anything else is taken.
+    pub on: Vec<String>,
 }
 
 /// An overlay over the file that the definition has for a disk.
@@ -49,6 +53,9 @@ pub fn behind(context: &Context, (namespace, machine): (&str, &str), config: &Do
                 // The definition was put right; the guest's next start has yet to follow.
                 let left = has(disk).is_some_and(|has| below.contains(&has.file));
                 behind.adrift = behind.adrift.or_else(|| left.then_some(path));
+                if !is_given_up(&snapshot) {
+                    behind.on.push(name.clone());
+                }
             } else if chains::below(&path).first() == Some(&disk.file) {
                 let known = has(disk).is_some_and(|has| has.file == path);
                 over.push(Over { file: disk.file.clone(), path, known });
@@ -62,6 +69,13 @@ pub fn behind(context: &Context, (namespace, machine): (&str, &str), config: &Do
         }
     }
     behind
+}
+
+/// Whether no record of it will be written.
+fn is_given_up(snapshot: &Snapshot) -> bool {
+    let conditions = snapshot.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+    let is_lost = find(conditions, Type::Ready).is_some_and(|ready| ready.reason == "Lost");
+    is_lost || snapshot.metadata.deletion_timestamp.is_some()
 }
 
 /// They were made blank, and nobody but a guest writes into them.

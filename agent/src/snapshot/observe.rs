@@ -159,6 +159,8 @@ fn seen(
     };
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
     let behind = behind(context, (&namespace, machine), domain, running.as_ref());
+    let has_none = |other: &String| *other != name && !snapshots.iter().any(|snapshot| snapshot.name == *other);
+    let unwritten = behind.on.into_iter().find(has_none);
     Ok(Seen {
         state,
         machine_goes: vm.metadata.deletion_timestamp.is_some(),
@@ -168,6 +170,7 @@ fn seen(
         current: detail.current_snapshot,
         was_there: of.status.as_ref().is_some_and(was_there),
         adrift: behind.adrift,
+        unwritten,
         attempt,
         merging: context.attempts.merging(&namespace, machine, Some(&uid)),
         merged: match (merged.is_empty(), names_merged) {

@@ -122,6 +122,7 @@ impl Model {
             current: self.current.clone(),
             was_there: false,
             adrift: None,
+            unwritten: None,
             attempt: self.attempt.clone(),
             merging: None,
             merged: Merged::No,
