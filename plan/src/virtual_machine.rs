@@ -16,6 +16,7 @@ mod differences;
 pub mod overlays;
 pub mod power;
 pub mod status;
+pub mod template;
 pub mod uses;
 pub mod validate;
 

@@ -30,6 +30,7 @@ fn want(power: Power) -> Desired {
         shutdown: Grace { timeout: SignedDuration::from_secs(60), destroy: true },
         autostart: true,
         shape: Ok(shape(1024)),
+        otherwise: Vec::new(),
     }
 }
 
