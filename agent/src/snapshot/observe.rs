@@ -19,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 /// What was seen, and what steps need of it.
 pub struct Sight {
@@ -35,6 +34,14 @@ pub struct Sight {
     pub merged: Vec<Merged>,
     /// Bytes that the guest sees of the files that the snapshot keeps.
     pub sizes: BTreeMap<String, u64>,
+}
+
+/// What this agent knows by itself. It is read before libvirt is asked: a merge that ends in between is then seen as one that goes on, and
+/// not as a snapshot that is still there.
+struct Known {
+    machine_goes: bool,
+    attempt: Attempt,
+    merging: Option<String>,
 }
 
 /// Looks.
@@ -61,6 +68,11 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     if !context.marks.are_known() {
         return unsettled();
     }
+    let known = Known {
+        machine_goes: vm.metadata.deletion_timestamp.is_some(),
+        attempt: context.attempts.of(&of.uid().unwrap_or_default()),
+        merging: context.attempts.merging(&namespace, machine, of.uid().as_deref()),
+    };
     let none_yet = || no_domain("MachineNotReady", format!("machine {machine} has no domain yet"));
     let Some(uuid) = uuid_of(context, &namespace, machine).await? else { return none_yet() };
     let (detail, records) = tokio::try_join!(context.libvirt.domain(&uuid), context.libvirt.snapshots(&uuid))?;
@@ -78,7 +90,7 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let record = records.into_iter().find(|record| record.name == name);
     let merged = snapshots.iter().find(|snapshot| snapshot.name == name).map(gone_overlays).unwrap_or_default();
     let inactive_xml = detail.inactive_xml.clone();
-    let seen = seen(context, of, &vm, detail, &domain, snapshots, &merged)?;
+    let seen = seen(context, of, known, detail, &domain, snapshots, &merged)?;
     Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, record, sizes, inactive_xml, merged })
 }
 
@@ -108,7 +120,7 @@ fn is_owner(vm: &VirtualMachine, snapshot: &Snapshot) -> bool {
 fn seen(
     context: &Context,
     of: &Snapshot,
-    vm: &Arc<VirtualMachine>,
+    known: Known,
     detail: DomainDetail,
     domain: &Domain,
     snapshots: Vec<snapshot::Snapshot>,
@@ -150,7 +162,7 @@ fn seen(
     let names_merged = own.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
     let is_own = |target: &String| domain.disks.iter().any(|disk| disk.target == *target);
     let state = state(detail.summary.state);
-    let attempt = match context.attempts.of(&uid) {
+    let attempt = match known.attempt {
         // An agent before this one began it: libvirt goes on with it.
         Attempt::None if domain.mark.as_ref().is_some_and(|mark| is_merged_by_libvirt(mark.run, state)) => {
             Attempt::Merging
@@ -163,7 +175,7 @@ fn seen(
     let unwritten = behind.on.into_iter().find(has_none);
     Ok(Seen {
         state,
-        machine_goes: vm.metadata.deletion_timestamp.is_some(),
+        machine_goes: known.machine_goes,
         disks: domain.disks.iter().map(disk).collect(),
         others: own.disks.iter().map(|disk| disk.target.clone()).filter(|target| !is_own(target)).collect(),
         snapshots,
@@ -172,7 +184,7 @@ fn seen(
         adrift: behind.adrift,
         unwritten,
         attempt,
-        merging: context.attempts.merging(&namespace, machine, Some(&uid)),
+        merging: known.merging,
         merged: match (merged.is_empty(), names_merged) {
             (true, _) => plan::snapshot::Merged::No,
             (false, true) => plan::snapshot::Merged::InFiles,
