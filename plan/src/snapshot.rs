@@ -73,7 +73,7 @@ pub struct Seen {
     pub current: Option<String>,
     /// Whether the object once said that its snapshot is there.
     pub was_there: bool,
-    /// An overlay that the guest writes to while libvirt, which died as it switched to it, believes in the file below.
+    /// An overlay that QEMU has open, and may write to, while libvirt, which died as it switched to it, believes in the file below.
     pub adrift: Option<String>,
     /// Another snapshot that the disks are on, of which libvirt has yet to be given a record.
     pub unwritten: Option<String>,
@@ -339,7 +339,7 @@ fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
 pub(crate) fn adrift(seen: &Seen) -> Option<Reason> {
     let message = match (&seen.adrift, &seen.unwritten) {
         (Some(path), _) => format!(
-            "libvirt died while it took a snapshot: the guest writes to {path}, and libvirt does not know; restart the machine"
+            "libvirt died while it took a snapshot: QEMU has {path} open, and libvirt does not know; restart the machine"
         ),
         (None, Some(other)) => format!("libvirt has yet to be told of snapshot {other}, which it took as it died"),
         (None, None) => return None,

@@ -34,9 +34,19 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
             "prepare"
         }
         Step::Discard { path } => {
-            let done = blocking(move || discard(Path::new(&path))).await;
-            done.map_err(|message| Error::Passing { act: "remove a blank overlay", message })?;
-            "discard"
+            let file = PathBuf::from(&path);
+            let done = blocking(move || discard(&file)).await;
+            match (done.map_err(|message| Error::Passing { act: "remove a blank overlay", message })?, sight.run) {
+                (Discarded::Gone, _) => "discard",
+                (Discarded::Held, Some(run)) => {
+                    context.attempts.hold(&sight.uuid, run, path);
+                    "leave a blank overlay to QEMU"
+                }
+                (Discarded::Held, None) => {
+                    let message = format!("somebody has {path} open");
+                    return Err(Error::Passing { act: "remove a blank overlay", message });
+                }
+            }
         }
         Step::Take { request, method } => {
             let taken = take(context, &sight.uuid, &request, method).await;
@@ -71,7 +81,7 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
     Ok(())
 }
 
-async fn blocking(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), String> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|failure| failure.message),
         Err(error) => Err(error.to_string()),
@@ -94,15 +104,26 @@ fn prepare(path: &Path, below: &str, format: Format, capacity: u64) -> Result<()
     files::give_name(&part, path).map_err(|error| Failure::io("give the overlay its name", &error))
 }
 
+/// What became of a blank overlay.
+enum Discarded {
+    Gone,
+    /// A QEMU has it open.
+    Held,
+}
+
 /// Removes a blank overlay, and what is left of one that was being made. One that was written to since is left.
-fn discard(path: &Path) -> Result<(), Failure> {
+fn discard(path: &Path) -> Result<Discarded, Failure> {
     let failed = |error: std::io::Error| Failure::io("remove the overlay", &error);
     if path.exists() && chains::is_blank(path).map_err(failed)? {
-        // QEMU locks what it writes to: it may be on it though libvirt, which died, does not know.
-        files::qemu_img(&["info", "-f", "qcow2"], path, &[])?;
+        // QEMU locks what it opens: it may be on it though libvirt, which died, does not know.
+        match files::qemu_img(&["info", "-f", "qcow2"], path, &[]) {
+            Err(failure) if failure.message.contains(" lock") => return Ok(Discarded::Held),
+            other => other?,
+        }
         files::unlink(path).map_err(failed)?;
     }
-    files::unlink(&part(path)).map_err(failed)
+    files::unlink(&part(path)).map_err(failed)?;
+    Ok(Discarded::Gone)
 }
 
 async fn take(context: &Context, uuid: &str, request: &Request, method: UsedMethod) -> Result<(), String> {

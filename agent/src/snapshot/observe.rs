@@ -26,6 +26,8 @@ pub struct Sight {
     pub observed: Observed,
     /// UUID of the domain; empty without one.
     pub uuid: String,
+    /// Number of the guest's run; absent while it is off.
+    pub run: Option<u32>,
     /// libvirt's record of the snapshot of this name.
     pub record: Option<SnapshotDetail>,
     /// The domain's inactive XML; empty without one.
@@ -51,7 +53,7 @@ struct Known {
 pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight> {
     let nothing = |observed| {
         let (uuid, inactive_xml) = (String::new(), String::new());
-        Ok(Sight { observed, uuid, record: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
+        Ok(Sight { observed, uuid, run: None, record: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
     };
     let no_domain = |word, message: String| nothing(Observed::NoDomain(Reason::new(word, message)));
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
@@ -89,9 +91,9 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let sizes = kept.filter_map(|disk| Some((disk.file.clone(), capacity(&disk.file, disk.format)?))).collect();
     let record = records.into_iter().find(|record| record.name == name);
     let merged = snapshots.iter().find(|snapshot| snapshot.name == name).map(gone_overlays).unwrap_or_default();
-    let inactive_xml = detail.inactive_xml.clone();
+    let (inactive_xml, run) = (detail.inactive_xml.clone(), detail.summary.id);
     let seen = seen(context, of, known, detail, &domain, snapshots, &merged)?;
-    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, record, sizes, inactive_xml, merged })
+    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, run, record, sizes, inactive_xml, merged })
 }
 
 /// UUID of the domain that may be the machine's.
@@ -181,7 +183,7 @@ fn seen(
         snapshots,
         current: detail.current_snapshot,
         was_there: of.status.as_ref().is_some_and(was_there),
-        adrift: behind.adrift,
+        adrift: behind.adrift.or_else(|| context.attempts.held(&detail.summary.uuid, detail.summary.id)),
         unwritten,
         attempt,
         merging: known.merging,
