@@ -17,11 +17,11 @@ async fn a_libvirtd_that_dies_while_it_takes_loses_nothing() {
     let mut restarts = 0;
     for (round, pause) in [60u64, 80, 100, 120, 140, 160, 180, 220].into_iter().enumerate() {
         let (name, value) = (format!("s{round}"), u8::try_from(round + 1).unwrap());
-        let id = story.virsh("node-a", &["domid", "taker.web"]).unwrap();
+        let run = async || until("libvirt", async || story.virsh("node-a", &["domid", "taker.web"])).await;
+        let id = run().await;
         story.apply(story.snapshot_manifest(&name, "web", json!({}))).await.unwrap();
         kill_after(&story, pause).await;
-        story.vm_is("web", "True", "Running").await;
-        assert_eq!(story.virsh("node-a", &["domid", "taker.web"]).unwrap(), id, "the guest ran on");
+        assert_eq!(run().await, id, "the guest ran on");
         for disk in ["a", "b"] {
             story.write("web", disk, value, &format!("{}k", round * 4), "4k").unwrap();
         }
