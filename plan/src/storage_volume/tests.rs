@@ -56,16 +56,20 @@ fn a_part_of_a_blank_volume_is_thrown_away_and_one_of_an_import_is_not() {
 #[test]
 fn an_import_that_failed_waits_and_tells_why() {
     let again = NOW + jiff::SignedDuration::from_secs(5);
-    let failed = Job::Failed { reason: "ChecksumMismatch", message: "m".into(), again };
-    let seen = Observed { job: failed, ..seen() };
     let goal = Goal::Exist(want(true));
-    let waits = next(&goal, &seen, NOW);
-    assert!(matches!(&waits, Next::Wait { until: Some(until), .. } if *until == again));
-    let told =
-        status::status(&StorageVolumeStatus::default(), 1, Some(&goal), &status::Outcome::Planned(&seen, &waits), NOW);
-    assert_eq!(told.phase, Some(VolumePhase::Failed));
-    assert_eq!(find(&told.conditions, Type::Ready).unwrap().reason, "ChecksumMismatch");
-    assert!(matches!(next(&goal, &seen, again), Next::Do(Step::Import(..))));
+    // The server may answer better by itself; an image that is not what the manifest says waits for somebody.
+    for (reason, so) in [("ImportFailed", Type::Reconciling), ("ChecksumMismatch", Type::Stalled)] {
+        let seen = Observed { job: Job::Failed { reason, message: "m".into(), again }, ..seen() };
+        let waits = next(&goal, &seen, NOW);
+        assert!(matches!(&waits, Next::Wait { until: Some(until), .. } if *until == again));
+        let outcome = status::Outcome::Planned(&seen, &waits);
+        let told = status::status(&StorageVolumeStatus::default(), 1, Some(&goal), &outcome, NOW);
+        assert_eq!(told.phase, Some(VolumePhase::Failed));
+        assert_eq!(find(&told.conditions, Type::Ready).unwrap().reason, reason);
+        let abnormal = [Type::Reconciling, Type::Stalled].map(|kind| find(&told.conditions, kind).is_some());
+        assert_eq!(abnormal, [so == Type::Reconciling, so == Type::Stalled]);
+        assert!(matches!(next(&goal, &seen, again), Next::Do(Step::Import(..))));
+    }
 }
 
 #[test]
