@@ -1,5 +1,6 @@
 //! What a story needs: the bed that `VIRTFLEET_RUN` names, a namespace of its own, manifests in, what became of them out. Does I/O.
 
+pub mod history;
 mod manifests;
 mod tools;
 

@@ -15,6 +15,7 @@ mod full_disk;
 mod gitops;
 mod growth;
 mod guest_stops_itself;
+mod health;
 mod helm_waits;
 mod history_restored;
 mod host_deleted;
