@@ -3,7 +3,7 @@
 mod fetch;
 
 use crate::files;
-use crate::jobs::Progress;
+use crate::jobs::{AtWork, Progress};
 use crds::storage_volume::Format;
 use fetch::{get, root};
 use futures::StreamExt;
@@ -73,11 +73,17 @@ const STALL: Duration = Duration::from_secs(30);
 /// This part of the disk is never filled by an import.
 const RESERVE: u64 = 100;
 
-/// Receives the image and makes it the volume.
+/// Receives the image and makes it the volume. `at_work` is held until nothing of that goes on, also when the caller stops waiting.
 ///
 /// # Errors
 /// Why not; whatever was received stays for the next try, unless it is known to be wrong.
-pub async fn import(place: &Place<'_>, want: &Desired, source: &Source, progress: &Progress) -> Result<(), Failure> {
+pub async fn import(
+    place: &Place<'_>,
+    want: &Desired,
+    source: &Source,
+    progress: &Progress,
+    at_work: AtWork,
+) -> Result<(), Failure> {
     let dir = place.dir;
     let digest = receive(place, want, source, progress).await.inspect_err(|failure| {
         // What was cut off is gone on with. Anything else will not be better the next time, and a part that fills the disk would stop every
@@ -97,6 +103,7 @@ pub async fn import(place: &Place<'_>, want: &Desired, source: &Source, progress
     }
     let (dir, want) = (dir.to_owned(), want.clone());
     let finish = tokio::task::spawn_blocking(move || {
+        let _at_work = at_work;
         files::finish(&dir, &want).inspect_err(|failure| {
             // What was received whole and cannot be used will not be better the next time.
             if failure.reason != "NoSpace" {
@@ -255,6 +262,7 @@ fn hash_all(file: &mut fs::File, hash: &mut Sha256) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use tokio::sync::oneshot;
 
     /// Answers one request with a part of `image` that begins at `begin`.
     async fn served(begin: usize, image: &'static [u8]) -> String {
@@ -296,7 +304,7 @@ mod tests {
             };
             let allowed = ["127.0.0.1/32".parse().unwrap()];
             let place = Place { dir: dir.path(), cluster: "c", host: "h", allowed: &allowed };
-            let result = import(&place, &want, &source, &Progress::default()).await;
+            let result = import(&place, &want, &source, &Progress::default(), oneshot::channel().0).await;
             assert_eq!(result.is_ok(), whole, "{begin}: {result:?}");
             let file = fs::read(dir.path().join(&want.file)).ok();
             assert_eq!(file.as_deref(), whole.then_some(&b"12345678"[..]));

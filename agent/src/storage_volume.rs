@@ -48,7 +48,7 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
                 return Ok(Case::Until(until));
             }
             if keeps_data(&goal) && pool(&context, &volume).is_none() {
-                context.jobs.cancel(&volume.uid().unwrap_or_default());
+                context.jobs.cancel(&volume.uid().unwrap_or_default()).await;
                 return report(
                     &context,
                     &volume,
@@ -150,6 +150,8 @@ fn pool_dir(context: &Context, volume: &StorageVolume) -> Result<PathBuf, String
 async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &Path) -> Result<Observed, Error> {
     let (namespace, name) = (volume.namespace().unwrap_or_default(), volume.name_any());
     let uid = volume.uid().unwrap_or_default();
+    // Before its files: what an import that has ended meanwhile left is seen below.
+    let job = context.jobs.of(&uid);
     let broken = |error: std::io::Error| Error::Passing { act: "look into the pool", message: error.to_string() };
     let own = names::volume_file(&namespace, &name, &uid, volume.spec.format);
     let in_pool = |path: &PathBuf| {
@@ -190,7 +192,7 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         overlays,
         left_over: left_over.into_iter().filter(|file| *file != own && !taken.ends_with(file)).collect(),
         part: files::part(dir, &uid).exists(),
-        job: context.jobs.of(&uid),
+        job,
         file,
     })
 }
@@ -234,7 +236,7 @@ async fn execute(context: &Arc<Context>, volume: &StorageVolume, dir: &Path, ste
             "import"
         }
         Step::Cancel => {
-            context.jobs.cancel(&uid);
+            context.jobs.cancel(&uid).await;
             "cancel the import"
         }
         Step::Discard => {
@@ -265,12 +267,9 @@ fn begin(context: &Arc<Context>, volume: &StorageVolume, dir: PathBuf, want: Des
     let progress = Arc::new(Progress::default());
     let (uid, object) = (want.uid.clone(), ObjectRef::from_obj(volume));
     let (held, shared, pool) = (context.clone(), progress.clone(), volume.clone());
-    let (begin, begun) = tokio::sync::oneshot::channel();
-    let task = tokio::spawn(async move {
-        // An end before its beginning was noted would be lost.
-        let _ = begun.await;
+    context.jobs.begin(&uid, progress, |at_work| async move {
         let place = Place { dir: &dir, cluster: &held.cluster, host: &held.host, allowed: &held.args.import_allow };
-        let work = import::import(&place, &want, &source, &shared);
+        let work = import::import(&place, &want, &source, &shared, at_work);
         let told = async {
             let mut before = 0;
             loop {
@@ -293,8 +292,6 @@ fn begin(context: &Arc<Context>, volume: &StorageVolume, dir: PathBuf, want: Des
         refresh(&held, &pool).await;
         held.queues.volumes.push(object.clone());
     });
-    context.jobs.begin(&uid, progress, task.abort_handle());
-    let _ = begin.send(());
 }
 
 async fn report(

@@ -356,6 +356,12 @@ impl Story {
     }
 }
 
+/// How long a story takes a program away: what `AWAY` says, in seconds, else what is long enough for each run.
+pub fn length_of_absence(usual: Duration) -> Duration {
+    let told = std::env::var("AWAY").ok().and_then(|seconds| seconds.parse().ok());
+    told.map_or(usual, Duration::from_secs)
+}
+
 /// A client of the bed's API server.
 ///
 /// # Errors
