@@ -26,6 +26,7 @@ mod idle_fleet;
 mod imports;
 mod killed_at_work;
 mod killed_from_outside;
+mod libvirtd_away;
 mod libvirtd_restarted;
 mod live_disks;
 mod no_host_fits;
