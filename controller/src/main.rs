@@ -6,6 +6,7 @@ mod election;
 mod finalizer;
 mod heartbeat;
 mod host;
+mod import_secret;
 mod node;
 mod room;
 mod snapshot;

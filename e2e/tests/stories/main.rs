@@ -37,6 +37,8 @@ mod probes;
 mod renamed;
 mod rights;
 mod same_second;
+mod secret_copies;
+mod secret_import;
 mod snapshot_atomic;
 mod snapshot_deleted;
 mod snapshot_foreign;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn want(source: bool) -> Desired {
-    let source = source.then(|| Source { url: "http://images/a".into(), sha256: None });
+    let source = source.then(|| Source { url: "http://images/a".into(), sha256: None, secret: None, ca_bundle: None });
     Desired {
         uid: "u".into(),
         file: "shop.v-u.qcow2".into(),
@@ -363,5 +363,18 @@ proptest! {
             }
         }
         prop_assert!(false, "it does not end");
+    }
+}
+
+#[test]
+fn a_secret_never_travels_in_clear() {
+    for (url, sound) in [("https://images/a", true), ("http://images/a", false), ("HTTPS://images/a", false)] {
+        let volume = serde_json::from_value(serde_json::json!({
+            "apiVersion": "virtfleet.dev/v1alpha1", "kind": "StorageVolume",
+            "metadata": {"name": "v", "namespace": "shop", "uid": "u"},
+            "spec": {"storagePool": "p", "source": {"http": {"url": url, "insecure": true, "secret": "login"}}},
+        }));
+        let answer = validate(&volume.unwrap());
+        assert_eq!(answer.as_ref().err().map(|(reason, _)| *reason), (!sound).then_some("InvalidSource"), "{url}");
     }
 }
