@@ -1,6 +1,7 @@
 //! What a story needs: the bed that `VIRTFLEET_RUN` names, a namespace of its own, manifests in, what became of them out. Does I/O.
 
 mod manifests;
+mod secrets;
 
 pub use manifests::{manifest, merged};
 
