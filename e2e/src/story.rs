@@ -3,6 +3,7 @@
 pub mod history;
 mod manifests;
 mod programs;
+mod secrets;
 mod tools;
 
 pub use manifests::{manifest, merged};
