@@ -27,14 +27,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What probes are told.
 struct Health {
-    leads: AtomicBool,
+    reached: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl health::Probe for Health {
     fn ready(&self) -> Result<(), String> {
         // A controller that waits for its turn is ready for it; only one that has not reached the API server is not.
-        self.leads.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "waiting to be the leader".into())
+        self.reached.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "waiting for the API server".into())
     }
 
     fn metrics(&self) -> String {
@@ -56,14 +56,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    let client = client::connect(args.kubeconfig.as_deref()).await?;
-    let health = Arc::new(Health { leads: AtomicBool::new(false), metrics: Arc::new(Metrics::default()) });
+    let client = client::of(client::config(args.kubeconfig.as_deref()).await?)?;
+    let health = Arc::new(Health { reached: AtomicBool::new(false), metrics: Arc::new(Metrics::default()) });
     health::serve(args.listen, health.clone()).await?;
     let work = async {
         client::cluster(&client).await;
+        health.reached.store(true, Ordering::Relaxed);
         let election = election::Election::new(&client, &args);
         let term = election.win().await;
-        health.leads.store(true, Ordering::Relaxed);
         let history = History::default();
         let seed = stores::Seed::new(client.clone(), &args, health.metrics.clone(), history.clone());
         tokio::select! {
