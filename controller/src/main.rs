@@ -1,11 +1,13 @@
 //! The controller: places machines, binds volumes, sums up pools, decides teardowns. It never calls an agent.
 
 mod args;
+mod check;
 mod context;
 mod election;
 mod finalizer;
 mod heartbeat;
 mod host;
+mod host_kubeconfig;
 mod node;
 mod room;
 mod snapshot;
@@ -15,7 +17,7 @@ mod stores;
 mod teardown;
 mod virtual_machine;
 
-use args::Args;
+use args::{Args, Command};
 use clap::Parser;
 use shell::history::History;
 use shell::metrics::Metrics;
@@ -46,13 +48,30 @@ impl health::Probe for Health {
 async fn main() -> ExitCode {
     let args = Args::parse();
     logs::start(args.log_format);
-    match run(args).await {
+    let end = match args.command.clone() {
+        None => run(args).await,
+        Some(command) => answer(&args, command).await,
+    };
+    match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("virtfleet-controller: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
+}
+
+async fn answer(args: &Args, command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    let kubeconfig = args.kubeconfig.as_deref();
+    let client = client::of(client::config(kubeconfig).await?)?;
+    let text = match command {
+        Command::HostKubeconfig { name, server } => {
+            host_kubeconfig::text(&client, kubeconfig, &name, server.as_deref()).await?
+        }
+        Command::Check => check::check(&client, &args.namespace).await?,
+    };
+    println!("{text}");
+    Ok(())
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
