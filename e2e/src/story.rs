@@ -1,7 +1,9 @@
 //! What a story needs: the bed that `VIRTFLEET_RUN` names, a namespace of its own, manifests in, what became of them out. Does I/O.
 
+mod agents;
 mod manifests;
 
+pub use agents::token_of;
 pub use manifests::{manifest, merged};
 
 use crate::host::Host as BedHost;
