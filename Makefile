@@ -40,6 +40,11 @@ test: build ## everything, from unit tests to end to end
 	cargo test --workspace --exclude e2e
 	e2e/stories.sh
 
+.PHONY: outages
+outages: build ## the API server away for five minutes, libvirtd for one; `make test` takes a short way through the same
+	AWAY=300 e2e/stories.sh api_server_gone
+	AWAY=60 e2e/stories.sh libvirtd_away
+
 .PHONY: mutants
 mutants: packages ## puts bugs into the plan on purpose, one at a time: a test must catch each
 	@cargo run --quiet --package e2e --bin mutants

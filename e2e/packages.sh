@@ -5,7 +5,7 @@ set -eu
 # libvirt below 10 can make external snapshots but not revert them: these come from backports where the release is older.
 libvirt="libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils seabios"
 others="gcc make pkg-config git iproute2 util-linux dnsmasq-base iptables libxml2-utils
-    mtools syslinux syslinux-common fdisk cpio kmod busybox-static"
+    lua5.1 mtools syslinux syslinux-common fdisk cpio kmod busybox-static"
 
 missing() { for name; do dpkg -s "$name" 2>/dev/null | grep -q '^Status: install ok installed' || printf '%s ' "$name"; done; }
 old() { dpkg --compare-versions "$(dpkg-query -W -f '${Version}' libvirt-daemon-system 2>/dev/null || echo 0)" lt 10; }

@@ -17,6 +17,7 @@ pub mod net;
 pub mod pki;
 pub mod program;
 pub mod run;
+pub mod secure_images;
 pub mod shell;
 pub mod story;
 pub mod up;

@@ -1,50 +1,123 @@
-//! Asks an HTTP server for an image: redirections, and which addresses may be reached.
+//! Asks an HTTP server for an image: redirections, who is told the credential, whom TLS trusts, and which addresses may be reached.
 
 use super::{Failure, STALL};
 use ipnet::IpNet;
+use plan::storage_volume::secret::{Credential, UNAUTHORIZED};
 use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Certificate, Client, Response, StatusCode, Url};
 use std::net::{IpAddr, SocketAddr};
 
 const REDIRECTS: usize = 5;
+const TLS: &str = "TlsFailed";
+const BETTER_BUNDLE: &str = "make a volume with its certificate in spec.source.http.caBundle";
 
-/// Follows redirects itself: each hop's address is looked at before it is connected to, and the connection goes to that very address.
-pub async fn get(url: &str, headers: HeaderMap, allowed: &[IpNet]) -> Result<Response, Failure> {
+/// What is asked for, and how.
+pub struct Request<'a> {
+    /// Address of the image.
+    pub url: &'a str,
+    /// Sent to every hop.
+    pub headers: HeaderMap,
+    /// Sent to the server of `url` alone.
+    pub credential: Option<&'a Credential>,
+    /// PEM certificates that are trusted besides the host's.
+    pub ca_bundle: Option<&'a str>,
+    /// Networks that are allowed though they are private.
+    pub allowed: &'a [IpNet],
+}
+
+/// Follows redirects itself: each hop's address is looked at before it is connected to, and the connection goes to that very address. What
+/// one server is told goes to no other: once the way has left scheme, host and port of the first, nothing of it is sent.
+pub async fn get(request: Request<'_>) -> Result<Response, Failure> {
     let bad = |url: &str| Failure::new("ImportFailed", format!("{url} is no address of an HTTP server"));
-    let mut url = Url::parse(url).map_err(|_| bad(url))?;
+    let mut url = Url::parse(request.url).map_err(|_| bad(request.url))?;
+    let (origin, mut credential) = (url.origin(), request.credential);
+    let trusted = certificates(request.ca_bundle)?;
     for _ in 0..=REDIRECTS {
         if !["http", "https"].contains(&url.scheme()) {
             return Err(bad(url.as_str()));
         }
         let host = url.host_str().ok_or_else(|| bad(url.as_str()))?.to_owned();
-        let addresses = resolve(&url, &host, allowed).await?;
+        let addresses = resolve(&url, &host, request.allowed).await?;
         let client = Client::builder()
             .redirect(Policy::none())
             .no_proxy()
             .connect_timeout(STALL)
             .resolve_to_addrs(&host, &addresses)
+            .tls_certs_merge(trusted.clone())
             .build()
-            .map_err(|error| Failure::new("ImportFailed", root(&error)))?;
-        let answer = tokio::time::timeout(STALL, client.get(url.clone()).headers(headers.clone()).send()).await;
-        let response = match answer {
+            .map_err(|error| unusable(&error))?;
+        let asked = client.get(url.clone()).headers(request.headers.clone());
+        let asked = match credential {
+            None => asked,
+            Some(Credential::Basic { username, password }) => asked.basic_auth(username, Some(password)),
+            Some(Credential::Bearer(token)) => asked.bearer_auth(token),
+        };
+        let response = match tokio::time::timeout(STALL, asked.send()).await {
             Err(_) => {
                 return Err(Failure::new("ImportStalled", format!("{host} did not answer for {} s", STALL.as_secs())));
             }
-            Ok(Err(error)) => return Err(Failure::new("ImportFailed", format!("{host}: {}", root(&error)))),
+            Ok(Err(error)) => return Err(unreached(&host, &error)),
             Ok(Ok(response)) => response,
         };
         if response.status().is_redirection() {
             let target = response.headers().get(LOCATION).and_then(|target| target.to_str().ok());
             url = target.and_then(|target| url.join(target).ok()).ok_or_else(|| bad("the redirection"))?;
+            credential = credential.filter(|_| url.origin() == origin);
             continue;
         }
+        let told = |why: &str| format!("{host} answers {} for {}{why}", response.status(), url.path());
         return match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(response),
-            status => Err(Failure::new("ImportFailed", format!("{host} answers {status} for {}", url.path()))),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let why = match (credential, request.credential) {
+                    (Some(_), _) => {
+                        "; correct the Secret that spec.source.http.secret names, it is looked at every 30 s"
+                    }
+                    (None, Some(_)) => {
+                        "; a redirection led there, and what the Secret holds is sent to the server of the url alone"
+                    }
+                    (None, None) => {
+                        "; where it demands a password or token, make a volume with spec.source.http.secret"
+                    }
+                };
+                Err(Failure::new(UNAUTHORIZED, told(why)))
+            }
+            _ => Err(Failure::new("ImportFailed", told(""))),
         };
     }
     Err(Failure::new("ImportFailed", format!("more than {REDIRECTS} redirections")))
+}
+
+/// Reads the manifest's certificates.
+fn certificates(bundle: Option<&str>) -> Result<Vec<Certificate>, Failure> {
+    let Some(bundle) = bundle else { return Ok(Vec::new()) };
+    match Certificate::from_pem_bundle(bundle.as_bytes()) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => Err(Failure::new(TLS, format!("no certificate can be read there; {BETTER_BUNDLE}"))),
+    }
+}
+
+/// Why there is no client: of what it is made of only the certificates are a user's.
+fn unusable(error: &reqwest::Error) -> Failure {
+    Failure::new(TLS, format!("{}; {BETTER_BUNDLE}", root(error)))
+}
+
+/// Why a server was not reached: a certificate that is not trusted is something to act on.
+fn unreached(host: &str, error: &reqwest::Error) -> Failure {
+    match tls(error) {
+        Some(tls) => Failure::new(TLS, format!("{host}: {tls}; if its authority is one of your own, {BETTER_BUNDLE}")),
+        None => Failure::new("ImportFailed", format!("{host}: {}", root(error))),
+    }
+}
+
+/// The TLS error below, if it is one. An I/O error hides what it holds from the list of causes.
+fn tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let within = |error: &'a (dyn std::error::Error + 'static)| {
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        error.downcast_ref().or_else(|| tls(held?))
+    };
+    std::iter::successors(Some(error), |error| error.source()).find_map(within)
 }
 
 async fn resolve(url: &Url, host: &str, allowed: &[IpNet]) -> Result<Vec<SocketAddr>, Failure> {
