@@ -65,5 +65,9 @@ pub fn helm(run: &Run, chart: &str) -> Result<()> {
     let words = "upgrade --install --namespace virtfleet-system --create-namespace --wait";
     argv.extend(words.split(' ').map(str::to_owned));
     argv.extend([chart.to_owned(), run.checkout.join("charts").join(chart).to_string_lossy().into_owned()]);
+    if chart == "virtfleet" {
+        // There is no kubelet: controller and agents run as programs of the bed.
+        argv.push("--set=controller.enabled=false,agent.enabled=false".to_owned());
+    }
     output(&argv).map(drop)
 }

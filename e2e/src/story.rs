@@ -1,11 +1,13 @@
 //! What a story needs: the bed that `VIRTFLEET_RUN` names, a namespace of its own, manifests in, what became of them out. Does I/O.
 
+mod agents;
 pub mod history;
 mod manifests;
 mod programs;
 mod secrets;
 mod tools;
 
+pub use agents::token_of;
 pub use manifests::{manifest, merged};
 pub use programs::length_of_absence;
 

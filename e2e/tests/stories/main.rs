@@ -50,5 +50,6 @@ mod snapshot_whole;
 mod status_wiped;
 mod stop_and_start;
 mod template_volume;
+mod tokens;
 mod two_controllers;
 mod two_writers;
