@@ -1,8 +1,10 @@
 //! Charts, hosts and tokens: what an administrator does once on a real cluster. Does I/O.
 
+use crate::host::Host;
 use crate::run::Run;
 use crate::shell::{output, until};
-use crate::{HOSTS, Result, pki};
+use crate::{HOSTS, Result, node, pki};
+use std::path::Path;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -12,14 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// # Errors
 /// When the API server or Helm refuses.
 pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
-    let kubectl = |words: &[&str]| {
-        let mut argv =
-            vec![run.cluster_program("kubectl"), format!("--kubeconfig={}", run.kubeconfig("admin").display())];
-        argv.extend(words.iter().map(ToString::to_string));
-        output(&argv)
-    };
-    until("the API server", PATIENCE, || kubectl(&["get", "--raw", "/readyz"]))?;
-    until("the namespaces", PATIENCE, || kubectl(&["get", "namespace", "kube-system", "default"]))?;
+    let kubectl = |words: &[&str]| kubectl(run, words);
+    cluster(run)?;
     for chart in ["virtfleet-crds", "virtfleet"] {
         say(&format!("install chart {chart}"));
         helm(run, chart)?;
@@ -45,6 +41,36 @@ pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
         until(&format!("host {host}"), PATIENCE, ready)?;
     }
     Ok(())
+}
+
+/// Waits until the cluster has its node and gives that its container images.
+///
+/// # Errors
+/// When it does not come up.
+pub fn node(run: &Run, images: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    cluster(run)?;
+    let host = Host::of(run, 0);
+    say("import the container images");
+    node::import(run, &host, images)?;
+    say(&format!("wait for the node {}", host.name));
+    let name = format!("node/{}", host.name);
+    let ready = || kubectl(run, &["wait", "--for=condition=Ready", "--timeout=1s", &name]);
+    until(&name, PATIENCE, ready).map(drop)
+}
+
+fn cluster(run: &Run) -> Result<()> {
+    until("the API server", PATIENCE, || kubectl(run, &["get", "--raw", "/readyz"]))?;
+    until("the namespaces", PATIENCE, || kubectl(run, &["get", "namespace", "kube-system", "default"])).map(drop)
+}
+
+/// Runs kubectl as the administrator.
+///
+/// # Errors
+/// kubectl's.
+pub fn kubectl(run: &Run, words: &[&str]) -> Result<String> {
+    let program = run.cluster_program("kubectl");
+    let config = format!("--kubeconfig={}", run.kubeconfig("admin").display());
+    output(&[&[&*program, &*config], words].concat())
 }
 
 /// A Host of the bed: two processors are promised many times over, since guests here mostly sleep.

@@ -5,7 +5,6 @@ mod manifests;
 pub use manifests::{manifest, merged};
 
 use crate::host::Host as BedHost;
-use crate::program::init_of;
 use crate::run::Run;
 use crate::shell::output;
 use crate::{HOSTS, Result};
@@ -244,10 +243,7 @@ impl Story {
     /// # Errors
     /// When it fails.
     pub fn on_host(&self, host: &str, argv: &[&str]) -> Result<String> {
-        let init = fs::read_to_string(self.run.pid_file(&init_of(host)))?;
-        let mut enter = vec!["nsenter", "-t", init.trim(), "-m", "-n", "-u", "-p"];
-        enter.extend(argv);
-        output(&enter)
+        self.bed_host(host).enter(&self.run, argv)
     }
 
     /// Files in the story's pool on a host, but for the pool's own mark; sorted.
