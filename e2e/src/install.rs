@@ -16,10 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
     let kubectl = |words: &[&str]| kubectl(run, words);
     cluster(run)?;
-    for chart in ["virtfleet-crds", "virtfleet"] {
-        say(&format!("install chart {chart}"));
-        helm(run, chart)?;
-    }
+    say("install the charts");
+    chart(run, "virtfleet-crds", &[])?;
+    // There is no kubelet: controller and agents run as programs of the bed.
+    chart(run, "virtfleet", &["--set=controller.enabled=false,agent.enabled=false"])?;
     let token = |namespace: &str, account: &str| {
         let create = || kubectl(&["create", "token", account, "-n", namespace, "--duration=720h"]);
         until(&format!("the account {account}"), PATIENCE, create)
@@ -78,22 +78,26 @@ pub fn host_manifest(name: &str) -> serde_json::Value {
     crate::story::manifest("Host", name, serde_json::json!({"overcommit": {"cpu": "32"}}))
 }
 
-/// Installs or upgrades one of our charts.
+/// Runs Helm as the administrator.
 ///
 /// # Errors
 /// Helm's.
-pub fn helm(run: &Run, chart: &str) -> Result<()> {
-    let home = run.dir.join("helm");
-    let mut argv = vec!["env".to_owned()];
-    argv.extend(["CACHE", "CONFIG", "DATA"].map(|kind| format!("HELM_{kind}_HOME={}", home.display())));
-    argv.push(run.cluster_program("helm"));
-    argv.push(format!("--kubeconfig={}", run.kubeconfig("admin").display()));
-    let words = "upgrade --install --namespace virtfleet-system --create-namespace --wait";
-    argv.extend(words.split(' ').map(str::to_owned));
-    argv.extend([chart.to_owned(), run.checkout.join("charts").join(chart).to_string_lossy().into_owned()]);
-    if chart == "virtfleet" {
-        // There is no kubelet: controller and agents run as programs of the bed.
-        argv.push("--set=controller.enabled=false,agent.enabled=false".to_owned());
-    }
-    output(&argv).map(drop)
+pub fn helm(run: &Run, words: &[&str]) -> Result<String> {
+    let homes = ["CACHE", "CONFIG", "DATA"].map(|kind| format!("HELM_{kind}_HOME={}", run.dir.join("helm").display()));
+    let (program, config) =
+        (run.cluster_program("helm"), format!("--kubeconfig={}", run.kubeconfig("admin").display()));
+    let mut argv = vec!["env"];
+    argv.extend(homes.iter().map(String::as_str));
+    argv.extend([&*program, &*config, "--namespace=virtfleet-system"]);
+    argv.extend(words);
+    output(&argv)
+}
+
+/// Installs or upgrades one of our charts, and waits until what it makes is ready.
+///
+/// # Errors
+/// Helm's.
+pub fn chart(run: &Run, name: &str, settings: &[&str]) -> Result<()> {
+    let folder = run.checkout.join("charts").join(name).to_string_lossy().into_owned();
+    helm(run, &[&["upgrade", "--install", "--create-namespace", "--wait", name, &folder], settings].concat()).map(drop)
 }

@@ -90,6 +90,14 @@ impl Run {
         Ok(serde_json::from_str(&fs::read_to_string(dir.join("run.json"))?)?)
     }
 
+    /// The run that tests are given: `VIRTFLEET_RUN` names its folder.
+    ///
+    /// # Errors
+    /// When it names none.
+    pub fn given() -> Result<Run> {
+        Run::load(Path::new(&std::env::var("VIRTFLEET_RUN")?))
+    }
+
     /// Writes the run into its folder.
     ///
     /// # Errors

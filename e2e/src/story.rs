@@ -66,7 +66,7 @@ impl Story {
 
     async fn begin(name: &str, turn: Turn) -> Story {
         let begin = async || -> Result<Story> {
-            let run = Run::load(&PathBuf::from(std::env::var("VIRTFLEET_RUN")?))?;
+            let run = Run::given()?;
             let client = client(&run, "admin").await?;
             let story = Story { run, client, namespace: name.into(), begun: Instant::now(), _turn: turn };
             story.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;

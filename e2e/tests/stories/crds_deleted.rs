@@ -54,7 +54,7 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     let snapshots = || story.virsh(&host, &["snapshot-list", "--name", &domain]).unwrap();
     assert_eq!(snapshots(), "before");
 
-    install::helm(&story.run, "virtfleet-crds").unwrap();
+    install::chart(&story.run, "virtfleet-crds", &[]).unwrap();
     for kind in KINDS {
         let name = format!("{kind}.virtfleet.dev");
         until(&format!("{name} established"), async || {
