@@ -61,7 +61,7 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     assert_eq!(snapshots(), "before");
     assert!(story.secret_copy("node-a", &far).await.is_some(), "nothing is taken from a host");
 
-    install::helm(&story.run, "virtfleet-crds").unwrap();
+    install::chart(&story.run, "virtfleet-crds", &[]).unwrap();
     for kind in KINDS {
         let name = format!("{kind}.virtfleet.dev");
         until(&format!("{name} established"), async || {
