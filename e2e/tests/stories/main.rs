@@ -10,6 +10,7 @@ mod controller_killed;
 mod crds_deleted;
 mod create_and_boot;
 mod examples;
+mod flux;
 mod foreign_domain;
 mod full_disk;
 mod gitops;
