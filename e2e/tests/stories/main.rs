@@ -6,6 +6,7 @@ mod agent_killed;
 mod api_rules;
 mod api_server_gone;
 mod bad_starts;
+mod chart;
 mod controller_killed;
 mod crds_deleted;
 mod create_and_boot;
