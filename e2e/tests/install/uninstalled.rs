@@ -15,7 +15,7 @@ async fn guests_outlive_an_uninstallation_and_are_taken_back() {
     uninstall(&story.run);
     let pods = Api::<Pod>::namespaced(story.client.clone(), "virtfleet-system");
     until("the end of our pods", async || {
-        let ours = ListParams::default().labels("app.kubernetes.io/part-of=virtfleet");
+        let ours = ListParams::default().labels("app.kubernetes.io/component in (agent, controller)");
         let left = pods.list(&ours).await.map_err(|error| error.to_string())?.items.len();
         if left == 0 { Ok(()) } else { Err(format!("{left} are left")) }
     })
