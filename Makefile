@@ -52,6 +52,15 @@ images: build packages-node ## container images of the built binaries; prints th
 test-install: packages-node ## charts, images and agents in pods, on a real node: install, upgrade, uninstall, and what guests notice of it
 	@e2e/suite.sh install
 
+.PHONY: test-flux
+test-flux: build ## Flux's own controllers bring machines from a Git server, put them right and prune them
+	@VIRTFLEET_FLUX="$$(e2e/flux/build.sh)" e2e/suite.sh stories flux
+
+.PHONY: outages
+outages: build ## the API server away for five minutes, libvirtd for one; `make test` takes a short way through the same
+	AWAY=300 e2e/suite.sh stories api_server_gone
+	AWAY=60 e2e/suite.sh stories libvirtd_away
+
 .PHONY: mutants
 mutants: packages ## puts bugs into the plan on purpose, one at a time: a test must catch each
 	@cargo run --quiet --package e2e --bin mutants

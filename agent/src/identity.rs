@@ -48,23 +48,16 @@ pub enum Error {
     #[error("{0} holds no token and the kubeconfig none; make one with `virtfleet-controller host-kubeconfig`")]
     NoToken(PathBuf),
     /// The file cannot be read or written.
-    #[error("cannot keep the token in {path}; give --token-file a place that the agent may write")]
+    #[error("cannot keep the token in {path}: {why}; give --token-file a place that the agent may write")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
+        /// What the file system says.
+        why: io::Error,
     },
     /// The API server gave none.
-    #[error("asking for the token of ServiceAccount {HOSTS_NAMESPACE}/{host}")]
-    Refused {
-        /// The account's name.
-        host: String,
-        /// Why.
-        #[source]
-        source: kube::Error,
-    },
+    #[error(transparent)]
+    Refused(#[from] shell::Error),
     /// It answered, with nothing.
     #[error("the API server's answer holds no token")]
     Empty,
@@ -94,7 +87,7 @@ pub async fn connect(args: &Args) -> Result<Client, Error> {
 
 /// Puts the kubeconfig's token into the file if it is younger than what lies there: an administrator made a new one.
 fn begin(config: &Config, file: &Path) -> Result<(), Error> {
-    let failed = |source| Error::File { path: file.to_owned(), source };
+    let failed = |why| Error::File { path: file.to_owned(), why };
     let kept = match fs::read_to_string(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         other => Some(other.map_err(failed)?),
@@ -171,7 +164,7 @@ impl Source {
         let mut failures = 0;
         while let Err(error) = self.ask().await {
             failures += 1;
-            tracing::warn!("{}", crate::chain(&error));
+            tracing::warn!("{error}");
             tokio::time::sleep(pause(Case::Transient, failures, Timestamp::now(), random()).min(LONGEST_PAUSE)).await;
         }
     }
@@ -180,12 +173,12 @@ impl Source {
         let spec = TokenRequestSpec { expiration_seconds: Some(self.lifetime), ..TokenRequestSpec::default() };
         let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
         let asked = self.accounts.create_token_request(&self.host, &PostParams::default(), &request).await;
-        let answer = asked.map_err(|source| Error::Refused { host: self.host.clone(), source })?;
+        let answer = asked.map_err(shell::Error::api("ask for the token of this host's account"))?;
         let answer = answer.status.unwrap_or_default();
         let (Some(token), Some(expires)) = (answer.token, answer.expiration_timestamp) else {
             return Err(Error::Empty);
         };
-        write(&self.file, &token).map_err(|source| Error::File { path: self.file.clone(), source })?;
+        write(&self.file, &token).map_err(|why| Error::File { path: self.file.clone(), why })?;
         self.renewed = Timestamp::now();
         // The API server may have given it a shorter life than was asked for.
         let half = expires.0.duration_since(self.renewed) / 2;

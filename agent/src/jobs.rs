@@ -4,9 +4,12 @@ use crate::context::Shared;
 use crate::import::Failure;
 use jiff::{SignedDuration, Timestamp};
 use plan::storage_volume::Job;
+use plan::storage_volume::secret::MISSING;
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 /// By the volume's UID.
@@ -18,10 +21,24 @@ struct Entry {
     failures: u32,
 }
 
+impl Entry {
+    fn failed(failures: u32, failure: Failure) -> Entry {
+        let pause = match failure.reason {
+            // The controller looks for it as often.
+            MISSING => DEPENDENCY,
+            _ => FIRST_PAUSE.checked_mul(1 << failures.min(8)).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE),
+        };
+        Entry { state: State::Failed(failure, Timestamp::now() + pause), failures: failures.saturating_add(1) }
+    }
+}
+
 enum State {
-    Running(Arc<Progress>, AbortHandle),
+    Running { progress: Arc<Progress>, task: AbortHandle, ended: oneshot::Receiver<Infallible> },
     Failed(Failure, Timestamp),
 }
+
+/// Held by whatever works at an import. An abort reaches only what waits: what runs on a thread goes on, and holds this until it is over.
+pub type AtWork = oneshot::Sender<Infallible>;
 
 /// How far an import is.
 #[derive(Default)]
@@ -34,13 +51,14 @@ pub struct Progress {
 
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+const DEPENDENCY: SignedDuration = SignedDuration::from_secs(30);
 
 impl Jobs {
     /// What is known of the volume's import.
     pub fn of(&self, uid: &str) -> Job {
         match self.0.lock().get(uid).map(|entry| &entry.state) {
             None => Job::None,
-            Some(State::Running(progress, _)) => Job::Running {
+            Some(State::Running { progress, .. }) => Job::Running {
                 received: progress.received.load(Ordering::Relaxed),
                 total: Some(progress.total.load(Ordering::Relaxed)).filter(|total| *total > 0),
             },
@@ -50,11 +68,17 @@ impl Jobs {
         }
     }
 
-    /// Remembers an import that begins.
-    pub fn begin(&self, uid: &str, progress: Arc<Progress>, task: AbortHandle) {
+    /// Begins an import.
+    pub fn begin<F>(&self, uid: &str, progress: Arc<Progress>, work: impl FnOnce(AtWork) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (at_work, ended) = oneshot::channel();
+        // Its end waits for this lock: it cannot be noted before its beginning.
         let mut all = self.0.lock();
+        let task = tokio::spawn(work(at_work)).abort_handle();
         let failures = all.get(uid).map_or(0, |entry| entry.failures);
-        all.insert(uid.to_owned(), Entry { state: State::Running(progress, task), failures });
+        all.insert(uid.to_owned(), Entry { state: State::Running { progress, task, ended }, failures });
     }
 
     /// Remembers how it ended.
@@ -62,20 +86,57 @@ impl Jobs {
         let mut all = self.0.lock();
         match (result, all.get_mut(uid)) {
             (Ok(()), _) => drop(all.remove(uid)),
-            (Err(failure), Some(entry)) => {
-                let pause = FIRST_PAUSE.checked_mul(1 << entry.failures.min(8)).unwrap_or(LONGEST_PAUSE);
-                entry.failures = entry.failures.saturating_add(1);
-                entry.state = State::Failed(failure, Timestamp::now() + pause.min(LONGEST_PAUSE));
-            }
+            (Err(failure), Some(entry)) => *entry = Entry::failed(entry.failures, failure),
             // It was cancelled meanwhile.
             (Err(_), None) => {}
         }
     }
 
-    /// Ends it.
-    pub fn cancel(&self, uid: &str) {
-        if let Some(Entry { state: State::Running(_, task), .. }) = self.0.lock().remove(uid) {
+    /// Remembers an import that could not begin.
+    pub fn refuse(&self, uid: &str, failure: Failure) {
+        let mut all = self.0.lock();
+        let failures = all.get(uid).map_or(0, |entry| entry.failures);
+        all.insert(uid.to_owned(), Entry::failed(failures, failure));
+    }
+
+    /// Ends it. When this returns nothing of it goes on: a file that was about to get its name has it.
+    pub async fn cancel(&self, uid: &str) {
+        let entry = self.0.lock().remove(uid);
+        if let Some(Entry { state: State::Running { task, ended, .. }, .. }) = entry {
             task.abort();
+            let _ = ended.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::sync::mpsc;
+
+    #[tokio::test]
+    async fn an_import_that_is_cancelled_at_its_last_moment_is_over_before_files_are_looked_for() {
+        let (jobs, dir) = (Jobs::default(), tempfile::tempdir().unwrap());
+        let file = dir.path().join("volume");
+        let (begin, begun) = oneshot::channel();
+        let (go, gone) = mpsc::channel::<()>();
+        let path = file.clone();
+        jobs.begin("u", Arc::default(), |at_work| async move {
+            // Stands for `files::finish`, in the middle of which no test can stop.
+            let finish = move || {
+                let _at_work = at_work;
+                begin.send(()).unwrap();
+                gone.recv().unwrap();
+                std::fs::write(path, "").unwrap();
+            };
+            let _ = tokio::task::spawn_blocking(finish).await;
+        });
+        begun.await.unwrap();
+        let mut cancel = std::pin::pin!(jobs.cancel("u"));
+        assert!(futures::poll!(&mut cancel).is_pending(), "it goes on");
+        go.send(()).unwrap();
+        cancel.await;
+        assert!(file.exists(), "whoever removes files now finds it");
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::{DomainEvent, DomainSummary, Event, Link};
 use libvirt_xml::{Capabilities, Mark, mark};
+use plan::snapshot::concerned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -108,7 +109,9 @@ async fn domain(context: &Context, uuid: &str, kind: DomainEvent) {
     }
     for owner in before.into_iter().chain(context.marks.owner(uuid)).filter(|owner| owner.cluster == context.cluster) {
         context.queues.machines.push(ObjectRef::new(&owner.name).within(&owner.namespace));
-        push_of_machine(context, &owner.namespace, &owner.name, None);
+        // Its snapshots go with its definition; nothing else that is told here changes one that is there.
+        let all = kind == DomainEvent::Undefined;
+        push_of_machine(context, &owner.namespace, &owner.name, |snapshot| all || concerned::waits(snapshot));
     }
     context.host_changed.notify_one();
 }

@@ -12,6 +12,7 @@ use crds::virtual_machine::VirtualMachine;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use plan::snapshot::concerned;
 use plan::snapshot::status::{self, Look, Outcome};
 use plan::snapshot::{Goal, Next, Reason, Step, next, validate};
 use shell::Error;
@@ -92,20 +93,20 @@ async fn is_fresh(context: &Context, snapshot: &Snapshot) -> Result<bool, Error>
     }))
 }
 
-/// Asks for a look at the machine and at its other snapshots: what follows what has changed.
+/// Asks for a look at the machine and at those of its other snapshots that wait or stand next to this one: what follows what has changed.
 fn tell_others(context: &Context, snapshot: &Snapshot) {
-    let namespace = snapshot.namespace().unwrap_or_default();
-    push_of_machine(context, &namespace, &snapshot.spec.virtual_machine, Some(&snapshot.name_any()));
+    let (namespace, name) = (snapshot.namespace().unwrap_or_default(), snapshot.name_any());
+    let concerned =
+        |other: &Snapshot| other.name_any() != name && (concerned::waits(other) || concerned::is_beside(other, &name));
+    push_of_machine(context, &namespace, &snapshot.spec.virtual_machine, concerned);
     context.queues.machines.push(ObjectRef::<VirtualMachine>::new(&snapshot.spec.virtual_machine).within(&namespace));
 }
 
-/// Asks for a look at the snapshots of a machine.
-pub fn push_of_machine(context: &Context, namespace: &str, machine: &str, but: Option<&str>) {
+/// Asks for a look at those snapshots of a machine.
+pub fn push_of_machine(context: &Context, namespace: &str, machine: &str, which: impl Fn(&Snapshot) -> bool) {
     let all = context.stores.snapshots.state();
     let of = |s: &&Arc<Snapshot>| {
-        s.namespace().as_deref() == Some(namespace)
-            && s.spec.virtual_machine == machine
-            && Some(s.name_any().as_str()) != but
+        s.namespace().as_deref() == Some(namespace) && s.spec.virtual_machine == machine && which(s)
     };
     context.queues.snapshots.push_all(all.iter().filter(of));
 }

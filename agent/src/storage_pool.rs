@@ -145,7 +145,7 @@ async fn sweep(context: &Context, dir: &Path) -> Result<(), Error> {
     let volumes = volumes.map_err(Error::api("list the volumes"))?;
     for uid in left {
         if !volumes.iter().any(|volume| volume.uid().as_deref() == Some(&uid)) {
-            context.jobs.cancel(&uid);
+            context.jobs.cancel(&uid).await;
             match files::discard(dir, &uid) {
                 Ok(()) => tracing::info!("removed what the import of a volume that is gone left: {uid}"),
                 Err(error) => tracing::warn!("removing a part: {error}"),

@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use plan::names;
+use plan::storage_volume::secret::Credential;
 use plan::storage_volume::status::{self, Outcome};
 use plan::storage_volume::{Desired, File, Goal, Growth, Job, Next, Observed, Source, Step, Why, next, validate};
 use shell::Error;
@@ -26,8 +27,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Effects of one pass at most.
-const EFFECTS: usize = 8;
+/// Effects of one pass at most: a file and, when it goes, the overlays over it, of which QEMU bears 200.
+const EFFECTS: usize = 256;
 /// Progress is told this often.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
@@ -48,7 +49,7 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
                 return Ok(Case::Until(until));
             }
             if keeps_data(&goal) && pool(&context, &volume).is_none() {
-                context.jobs.cancel(&volume.uid().unwrap_or_default());
+                context.jobs.cancel(&volume.uid().unwrap_or_default()).await;
                 return report(
                     &context,
                     &volume,
@@ -150,6 +151,8 @@ fn pool_dir(context: &Context, volume: &StorageVolume) -> Result<PathBuf, String
 async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &Path) -> Result<Observed, Error> {
     let (namespace, name) = (volume.namespace().unwrap_or_default(), volume.name_any());
     let uid = volume.uid().unwrap_or_default();
+    // Before its files: what an import that has ended meanwhile left is seen below.
+    let job = context.jobs.of(&uid);
     let broken = |error: std::io::Error| Error::Passing { act: "look into the pool", message: error.to_string() };
     let own = names::volume_file(&namespace, &name, &uid, volume.spec.format);
     let in_pool = |path: &PathBuf| {
@@ -190,7 +193,7 @@ async fn observe(context: &Context, volume: &StorageVolume, goal: &Goal, dir: &P
         overlays,
         left_over: left_over.into_iter().filter(|file| *file != own && !taken.ends_with(file)).collect(),
         part: files::part(dir, &uid).exists(),
-        job: context.jobs.of(&uid),
+        job,
         file,
     })
 }
@@ -230,11 +233,21 @@ async fn execute(context: &Arc<Context>, volume: &StorageVolume, dir: &Path, ste
             "grow"
         }
         Step::Import(want, source) => {
-            begin(context, volume, dir, want, source);
+            let credential = match &source.secret {
+                None => None,
+                Some(named) => match import::secret::read(&context.client, &context.host, &uid, named).await {
+                    Ok(credential) => Some(credential),
+                    Err(failure) => {
+                        context.jobs.refuse(&uid, failure);
+                        return Ok(());
+                    }
+                },
+            };
+            begin(context, volume, dir, (want, source, credential));
             "import"
         }
         Step::Cancel => {
-            context.jobs.cancel(&uid);
+            context.jobs.cancel(&uid).await;
             "cancel the import"
         }
         Step::Discard => {
@@ -261,16 +274,24 @@ async fn refresh(context: &Context, volume: &StorageVolume) {
     }
 }
 
-fn begin(context: &Arc<Context>, volume: &StorageVolume, dir: PathBuf, want: Desired, source: Source) {
+fn begin(
+    context: &Arc<Context>,
+    volume: &StorageVolume,
+    dir: PathBuf,
+    (want, source, credential): (Desired, Source, Option<Credential>),
+) {
     let progress = Arc::new(Progress::default());
     let (uid, object) = (want.uid.clone(), ObjectRef::from_obj(volume));
     let (held, shared, pool) = (context.clone(), progress.clone(), volume.clone());
-    let (begin, begun) = tokio::sync::oneshot::channel();
-    let task = tokio::spawn(async move {
-        // An end before its beginning was noted would be lost.
-        let _ = begun.await;
-        let place = Place { dir: &dir, cluster: &held.cluster, host: &held.host, allowed: &held.args.import_allow };
-        let work = import::import(&place, &want, &source, &shared);
+    context.jobs.begin(&uid, progress, |at_work| async move {
+        let place = Place {
+            dir: &dir,
+            cluster: &held.cluster,
+            host: &held.host,
+            allowed: &held.args.import_allow,
+            credential: credential.as_ref(),
+        };
+        let work = import::import(&place, &want, &source, &shared, at_work);
         let told = async {
             let mut before = 0;
             loop {
@@ -293,8 +314,6 @@ fn begin(context: &Arc<Context>, volume: &StorageVolume, dir: PathBuf, want: Des
         refresh(&held, &pool).await;
         held.queues.volumes.push(object.clone());
     });
-    context.jobs.begin(&uid, progress, task.abort_handle());
-    let _ = begin.send(());
 }
 
 async fn report(

@@ -14,6 +14,7 @@ use kube::runtime::reflector::{ObjectRef, store};
 use kube::runtime::watcher::Config;
 use kube::{Api, Client, ResourceExt};
 use libvirt::Libvirt;
+use plan::snapshot::concerned;
 use plan::virtual_machine::uses;
 use shell::events::Events;
 use shell::history::History;
@@ -181,8 +182,11 @@ fn volume_changed(context: &Context, change: &Change<'_, StorageVolume>) {
 fn machine_changed(context: &Context, change: &Change<'_, VirtualMachine>) {
     let (Change::Seen(vm) | Change::Gone(vm)) = change;
     context.queues.machines.push(ObjectRef::from_obj(*vm));
-    snapshot::push_of_machine(context, &vm.namespace().unwrap_or_default(), &vm.name_any(), None);
-    if matches!(change, Change::Gone(_)) {
+    let gone = matches!(change, Change::Gone(_));
+    snapshot::push_of_machine(context, &vm.namespace().unwrap_or_default(), &vm.name_any(), |snapshot| {
+        gone || concerned::waits(snapshot) || concerned::differs(snapshot, vm)
+    });
+    if gone {
         // A volume may wait for the last domain that named its file.
         let namespace = vm.namespace();
         let waits = |v: &&Arc<StorageVolume>| v.namespace() == namespace && v.metadata.deletion_timestamp.is_some();

@@ -243,7 +243,7 @@ fn sooner(case: Case, limit: Timestamp) -> Case {
     match case {
         Case::Until(until) => Case::Until(until.min(limit)),
         Case::Converged | Case::Dependency => Case::Until(limit),
-        Case::Conflict | Case::Transient => case,
+        Case::Conflict | Case::Away | Case::Transient => case,
     }
 }
 

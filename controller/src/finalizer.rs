@@ -27,11 +27,11 @@ where
     patch(context, api, object, json!({"finalizers": with_ours(object)})).await
 }
 
-/// Puts it on, and the owner with whom the object goes.
+/// Puts it on, and the owner with whom the object goes; gives the object as it is now.
 ///
 /// # Errors
 /// The API server's answer.
-pub async fn put_owned<K>(context: &Context, api: &Api<K>, object: &K, owner: OwnerReference) -> Result<(), Error>
+pub async fn put_owned<K>(context: &Context, api: &Api<K>, object: &K, owner: OwnerReference) -> Result<K, Error>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
@@ -39,7 +39,7 @@ where
     if !owners.iter().any(|known| known.uid == owner.uid) {
         owners.push(owner);
     }
-    patch(context, api, object, json!({"finalizers": with_ours(object), "ownerReferences": owners})).await.map(drop)
+    patch(context, api, object, json!({"finalizers": with_ours(object), "ownerReferences": owners})).await
 }
 
 fn with_ours<K: Resource>(object: &K) -> Vec<String> {

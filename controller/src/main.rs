@@ -8,6 +8,7 @@ mod finalizer;
 mod heartbeat;
 mod host;
 mod host_kubeconfig;
+mod import_secret;
 mod node;
 mod room;
 mod snapshot;

@@ -23,17 +23,14 @@ pub async fn pass(snapshot: Arc<Snapshot>, context: Arc<Context>) -> Result<Case
         return go(&context, &api, &snapshot).await;
     }
     let machine = machine(&context, &snapshot);
-    if let Some(vm) = &machine
-        && !finalizer::is_on(&*snapshot)
-    {
+    let snapshot = match &machine {
         // A machine that goes takes no new ones along.
-        if vm.metadata.deletion_timestamp.is_none() {
-            let owner = crate::virtual_machine::owner(vm);
-            let owner = OwnerReference { controller: None, ..owner };
-            finalizer::put_owned(&context, &api, &*snapshot, owner).await?;
-            return Ok(Case::Converged);
+        Some(vm) if !finalizer::is_on(&*snapshot) && vm.metadata.deletion_timestamp.is_none() => {
+            let owner = OwnerReference { controller: None, ..crate::virtual_machine::owner(vm) };
+            Arc::new(finalizer::put_owned(&context, &api, &*snapshot, owner).await?)
         }
-    }
+        Some(_) | None => snapshot,
+    };
     // Without its finalizer it is bound to nothing: nobody would be asked when it goes.
     let binding = match finalizer::is_on(&*snapshot) {
         true => binding(&snapshot, machine.as_deref()),

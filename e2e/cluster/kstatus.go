@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -12,7 +11,12 @@ import (
 // kstatus reads an object as JSON and writes two lines: the status that Flux and `helm --wait` see in it, and the message.
 func kstatus(in io.Reader, out io.Writer) error {
 	var object unstructured.Unstructured
-	if err := json.NewDecoder(in).Decode(&object.Object); err != nil {
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return err
+	}
+	// Its own reader keeps whole numbers whole.
+	if err := object.UnmarshalJSON(text); err != nil {
 		return err
 	}
 	result, err := status.Compute(&object)

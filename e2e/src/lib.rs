@@ -18,6 +18,7 @@ pub mod node;
 pub mod pki;
 pub mod program;
 pub mod run;
+pub mod secure_images;
 pub mod shell;
 pub mod story;
 pub mod up;

@@ -13,13 +13,7 @@ use std::fs;
 /// # Errors
 /// When a certificate or file cannot be made.
 pub fn make(run: &Run) -> Result<()> {
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    params.distinguished_name.push(DnType::CommonName, "virtfleet bed");
-    let authority = params.self_signed(&key)?.pem();
-    let issuer = Issuer::new(params, key);
+    let (authority, issuer) = authority("virtfleet bed")?;
     let pki = run.dir.join("pki");
     fs::write(pki.join("ca.crt"), &authority)?;
 
@@ -61,6 +55,20 @@ pub fn make(run: &Run) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// A new authority: its certificate (PEM), and who signs with its key.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn authority(name: &str) -> Result<(String, Issuer<'static, KeyPair>)> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    params.distinguished_name.push(DnType::CommonName, name);
+    let certificate = params.self_signed(&key)?.pem();
+    Ok((certificate, Issuer::new(params, key)))
 }
 
 /// Writes a kubeconfig for a token that lies in a file beside it, so that it can be renewed.

@@ -1,8 +1,15 @@
 //! What a story needs: the bed that `VIRTFLEET_RUN` names, a namespace of its own, manifests in, what became of them out. Does I/O.
 
+mod agents;
+pub mod history;
 mod manifests;
+mod programs;
+mod secrets;
+mod tools;
 
+pub use agents::token_of;
 pub use manifests::{manifest, merged};
+pub use programs::length_of_absence;
 
 use crate::host::Host as BedHost;
 use crate::run::Run;
@@ -15,7 +22,6 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind, NamespaceResourceScope};
 use kube::{Api, Client, Config, Resource};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::Debug;
@@ -258,45 +264,6 @@ impl Story {
 
     fn bed_host(&self, host: &str) -> BedHost {
         BedHost::of(&self.run, HOSTS.iter().position(|name| *name == host).unwrap_or_default())
-    }
-
-    /// Process id of one of the bed's programs.
-    pub fn pid(&self, program: &str) -> Option<i32> {
-        fs::read_to_string(self.run.pid_file(program)).ok()?.parse().ok()
-    }
-
-    /// Kills one of the bed's programs; it comes back by itself.
-    pub fn kill(&self, program: &str) {
-        if let Some(pid) = self.pid(program).and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    }
-
-    /// Asks one of the bed's programs to end, as a restart of its service does; it comes back by itself.
-    pub fn end_program(&self, program: &str) {
-        if let Some(pid) = self.pid(program).and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
-    }
-
-    /// Kills a program and keeps it down until it is released.
-    pub fn hold(&self, program: &str) {
-        fs::write(self.run.hold_file(program), "").unwrap_or_else(|error| panic!("{error}"));
-        self.kill(program);
-    }
-
-    /// Lets a held program come back.
-    pub fn release(&self, program: &str) {
-        fs::remove_file(self.run.hold_file(program)).unwrap_or_else(|error| panic!("{error}"));
-    }
-
-    /// Waits until a program that was killed runs again as another process.
-    pub async fn back(&self, program: &str, before: Option<i32>) {
-        until(&format!("{program} again"), async || {
-            let now = self.pid(program).filter(|pid| Some(*pid) != before);
-            now.map(|_| ()).ok_or("not yet")
-        })
-        .await;
     }
 
     /// Deletes all that is in the namespace, the namespace and the pool, and looks that the hosts have nothing of it left.

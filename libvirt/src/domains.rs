@@ -363,7 +363,7 @@ fn detail(domain: &Domain) -> Result<DomainDetail, virt::error::Error> {
     })
 }
 
-fn current_snapshot(domain: &Domain, snapshots: u32) -> Result<Option<String>, virt::error::Error> {
+pub(crate) fn current_snapshot(domain: &Domain, snapshots: u32) -> Result<Option<String>, virt::error::Error> {
     if snapshots == 0 {
         return Ok(None);
     }

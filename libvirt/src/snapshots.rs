@@ -1,7 +1,7 @@
 //! Calls about domains' snapshots.
 
 use crate::Libvirt;
-use crate::domains::absent_as_none;
+use crate::domains::{absent_as_none, current_snapshot};
 use crate::error::{Kind, Result};
 use crate::lane::Lane;
 use std::collections::BTreeMap;
@@ -50,15 +50,18 @@ impl Libvirt {
         absent_as_none(
             self.list("virDomainListAllSnapshots", move |connect| {
                 let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
+                let all = domain.list_all_snapshots(0)?;
+                let current = current_snapshot(&domain, u32::try_from(all.len()).unwrap_or(u32::MAX))?;
                 let detail = |snapshot: virt::domain_snapshot::DomainSnapshot| {
+                    let name = snapshot.name()?;
                     Ok(SnapshotDetail {
-                        name: snapshot.name()?,
+                        current: current.as_ref() == Some(&name),
+                        name,
                         // What it says of secrets must survive being written again.
                         xml: snapshot.xml_desc(sys::VIR_DOMAIN_SNAPSHOT_XML_SECURE)?,
-                        current: snapshot.is_current(0)?,
                     })
                 };
-                domain.list_all_snapshots(0)?.into_iter().map(detail).collect()
+                all.into_iter().map(detail).collect()
             })
             .await,
         )

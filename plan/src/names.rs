@@ -53,13 +53,15 @@ pub fn is_stem_of(stem: &str, namespace: &str, name: &str) -> bool {
     rest.and_then(|rest| rest.rsplit_once('-')).is_some_and(|(of, _)| of == name)
 }
 
+/// The volume that a file at this path is of: the directory and the stem.
+pub fn volume_of(path: &str) -> Option<&str> {
+    let (dir, file) = path.rsplit_once('/')?;
+    Some(&path[..dir.len() + 1 + stem(file)?.len()])
+}
+
 /// Whether two paths are of files of one volume in one directory.
 pub fn is_same_volume(one: &str, other: &str) -> bool {
-    let parts = |path: &str| {
-        let (dir, file) = path.rsplit_once('/')?;
-        Some((dir.to_owned(), stem(file)?.to_owned()))
-    };
-    one == other || parts(one).is_some_and(|one| Some(one) == parts(other))
+    one == other || volume_of(one).is_some_and(|one| Some(one) == volume_of(other))
 }
 
 /// The file that a disk is on after a snapshot, beside the file that it was on; absent when that is no volume's.
@@ -91,6 +93,16 @@ pub fn pool_uuid(cluster: &str, name: &str, host: &str) -> String {
 /// Namespace with the copies of secrets that a host may read.
 pub fn host_namespace(host: &str) -> String {
     format!("virtfleet-host-{}", &hex(&Sha256::digest(host.as_bytes()))[..8])
+}
+
+/// The copy of a Secret that one volume's import needs, in the namespace of its host.
+pub fn import_secret(uid: &str) -> String {
+    format!("import-{uid}")
+}
+
+/// UID of the volume in the name of such a copy.
+pub fn uid_of_import_secret(name: &str) -> Option<&str> {
+    name.strip_prefix("import-").filter(|uid| !uid.is_empty())
 }
 
 /// Hardware address of an interface, in QEMU's range.
@@ -167,6 +179,14 @@ mod tests {
         assert_eq!(uid_of_part(&sidecar_file(UID)), Some(UID));
         for other in [".part", "x.part", ".hidden", "shop.web-0a1b2c3d.raw"] {
             assert_eq!(uid_of_part(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_secret_gives_its_volume_back() {
+        assert_eq!(uid_of_import_secret(&import_secret(UID)), Some(UID));
+        for other in ["import-", UID, "important", "default-token"] {
+            assert_eq!(uid_of_import_secret(other), None, "{other}");
         }
     }
 

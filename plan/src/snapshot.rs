@@ -11,6 +11,7 @@
 //! ```
 
 pub mod binding;
+pub mod concerned;
 pub mod method;
 pub mod removal;
 pub mod status;

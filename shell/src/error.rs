@@ -34,6 +34,7 @@ impl Error {
     pub fn retry(&self) -> Case {
         match self {
             Error::Api { source, .. } if is_code(source, 409) => Case::Conflict,
+            Error::Api { source, .. } if is_no_answer(source) => Case::Away,
             Error::Api { .. } | Error::Passing { .. } => Case::Transient,
         }
     }
@@ -42,6 +43,11 @@ impl Error {
 /// Whether the API server answered with this code.
 pub fn is_code(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == code)
+}
+
+/// Whether there was no whole answer: nobody listened, or the connection broke.
+fn is_no_answer(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_))
 }
 
 /// The server's sentence without the status around it.

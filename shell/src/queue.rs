@@ -76,7 +76,7 @@ pub async fn work<K, C, F>(
                 }
                 error.retry()
             });
-            Ok::<_, Infallible>(retries.after(&name, case))
+            Ok::<_, Infallible>(Action::requeue(retries.after(&name, case)))
         })
     };
     let never = |_: Arc<K>, error: &Infallible, _: Arc<C>| -> Action { match *error {} };

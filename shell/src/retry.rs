@@ -1,7 +1,6 @@
 //! When an object is looked at again: one table, one function.
 
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +17,8 @@ pub enum Case {
     Dependency,
     /// Somebody wrote the object in between.
     Conflict,
+    /// The API server did not answer: no fault of the object's.
+    Away,
     /// It failed and may pass.
     Transient,
 }
@@ -25,42 +26,47 @@ pub enum Case {
 const RESYNC: Duration = Duration::from_secs(600);
 const DEPENDENCY: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(300);
+/// However long the API server was away, what waits for it is tried this soon once it is back.
+const LONGEST_AWAY: Duration = Duration::from_secs(15);
 
 /// How long until the next pass. `failures`: how many passes in a row ended so, this one included; `random`: from 0 to 1.
 pub fn pause(case: Case, failures: u32, now: Timestamp, random: f64) -> Duration {
     let spread = |base: Duration, part: f64| base.mul_f64(1.0 - part + 2.0 * part * random);
+    let doubled = |failures: u32, longest: Duration| {
+        let doublings = failures.saturating_sub(1).min(9);
+        spread(Duration::from_secs(1 << doublings).min(longest), 0.2)
+    };
     match case {
         Case::Converged => spread(RESYNC, 0.1),
         Case::Until(until) => Duration::try_from(until.duration_since(now)).unwrap_or_default().min(RESYNC),
         Case::Dependency => DEPENDENCY,
         Case::Conflict if failures < 3 => Duration::ZERO,
-        Case::Conflict | Case::Transient => {
-            let doublings = failures.saturating_sub(1).min(9);
-            spread(Duration::from_secs(1 << doublings).min(LONGEST), 0.2)
-        }
+        Case::Away => doubled(failures, LONGEST_AWAY),
+        Case::Conflict | Case::Transient => doubled(failures, LONGEST),
     }
 }
 
-/// Failures in a row, for each object.
+/// Failures in a row that were of one case, for each object.
 #[derive(Default)]
-pub struct Retries(Mutex<HashMap<String, u32>>);
+pub struct Retries(Mutex<HashMap<String, (Case, u32)>>);
 
 impl Retries {
-    /// The next pass over the object `key` after one that ended so.
-    pub fn after(&self, key: &str, case: Case) -> Action {
+    /// How long until the next pass over the object `key` after one that ended so.
+    pub fn after(&self, key: &str, case: Case) -> Duration {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = match case {
             Case::Converged | Case::Until(_) | Case::Dependency => {
                 failures.remove(key);
                 0
             }
-            Case::Conflict | Case::Transient => {
-                let count = failures.entry(key.to_owned()).or_default();
-                *count = count.saturating_add(1);
-                *count
+            Case::Conflict | Case::Away | Case::Transient => {
+                let before = failures.get(key).filter(|(of, _)| *of == case).map_or(0, |(_, count)| *count);
+                let count = before.saturating_add(1);
+                failures.insert(key.to_owned(), (case, count));
+                count
             }
         };
-        Action::requeue(pause(case, count, Timestamp::now(), random()))
+        pause(case, count, Timestamp::now(), random())
     }
 }
 
@@ -82,6 +88,19 @@ mod tests {
         );
         assert_eq!([1, 2].map(|n| after(Case::Conflict, n)), [0.0, 0.0]);
         assert_eq!(after(Case::Conflict, 3).round(), 4.0);
+    }
+
+    #[test]
+    fn an_api_server_that_was_away_for_five_minutes_makes_nothing_wait_for_five_more() {
+        let retries = Retries::default();
+        let mut away = Duration::ZERO;
+        while away < Duration::from_secs(300) {
+            let pause = retries.after("v", Case::Away);
+            assert!(pause < Duration::from_secs(20), "{pause:?} after {away:?}");
+            away += pause;
+        }
+        // It is back, and still too busy for the first pass.
+        assert!(retries.after("v", Case::Transient) < Duration::from_secs(2));
     }
 
     #[test]

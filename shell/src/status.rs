@@ -94,6 +94,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_api_server_that_does_not_answer_is_away() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let wanted = StoragePoolStatus { volumes: Some(1), ..StoragePoolStatus::default() };
+        let (api, stored) = (Api::<StoragePool>::all(client), StoragePoolStatus::default());
+        let error = apply(&api, "test", &pool(), (&stored, &wanted), &Metrics::default()).await.unwrap_err();
+        assert_eq!(error.retry(), Case::Away, "{error}");
+    }
+
+    #[tokio::test]
     async fn what_is_stored_already_is_not_written_again() {
         let asked = Arc::new(AtomicU32::new(0));
         let api = Api::<StoragePool>::all(answering(500, asked.clone()));

@@ -60,13 +60,15 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     if !context.marks.are_known() {
         return unsettled();
     }
-    let Some(detail) = domain_of(context, &namespace, machine).await? else {
-        return no_domain("MachineNotReady", format!("machine {machine} has no domain yet"));
-    };
-    let uuid = detail.summary.uuid.clone();
+    let none_yet = || no_domain("MachineNotReady", format!("machine {machine} has no domain yet"));
+    let Some(uuid) = uuid_of(context, &namespace, machine).await? else { return none_yet() };
+    let (detail, records) = tokio::try_join!(context.libvirt.domain(&uuid), context.libvirt.snapshots(&uuid))?;
+    let Some(detail) = detail else { return none_yet() };
+    if !is_marked(context, &namespace, machine, &detail)? {
+        return none_yet();
+    }
     let domain = Domain::parse(&detail.inactive_xml).map_err(unreadable)?;
     let is_machines = domain.mark.as_ref().is_some_and(|mark| Some(&mark.owner.uid) == vm.metadata.uid.as_ref());
-    let records = context.libvirt.snapshots(&uuid).await?;
     let (true, Some(records)) = (is_machines, records) else { return unsettled() };
     let snapshots = records.iter().map(|r| snapshot::Snapshot::parse(&r.xml)).collect::<Result<Vec<_>, _>>();
     let (snapshots, name) = (snapshots.map_err(unreadable)?, of.name_any());
@@ -79,21 +81,21 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, record, sizes, inactive_xml, merged })
 }
 
-/// The domain with the machine's mark, of whatever uid.
-async fn domain_of(context: &Context, namespace: &str, machine: &str) -> libvirt::Result<Option<DomainDetail>> {
-    let known = context.marks.find(&context.cluster, namespace, machine);
-    let uuid = match known {
-        Some(uuid) => Some(uuid),
-        None => context.libvirt.domain_named(&names::domain(namespace, machine)).await?,
-    };
-    let Some(uuid) = uuid else { return Ok(None) };
-    let Some(detail) = context.libvirt.domain(&uuid).await? else { return Ok(None) };
+/// UUID of the domain that may be the machine's.
+async fn uuid_of(context: &Context, namespace: &str, machine: &str) -> libvirt::Result<Option<String>> {
+    match context.marks.find(&context.cluster, namespace, machine) {
+        Some(uuid) => Ok(Some(uuid)),
+        None => context.libvirt.domain_named(&names::domain(namespace, machine)).await,
+    }
+}
+
+/// Whether a domain carries the machine's mark, of whatever uid.
+fn is_marked(context: &Context, namespace: &str, machine: &str, detail: &DomainDetail) -> libvirt::Result<bool> {
     let mark = mark_of(&detail.inactive_xml).map_err(unreadable)?;
-    let is_ours = mark.is_some_and(|mark| {
+    Ok(mark.is_some_and(|mark| {
         let owner = mark.owner;
         owner.cluster == context.cluster && owner.namespace == namespace && owner.name == machine
-    });
-    Ok(is_ours.then_some(detail))
+    }))
 }
 
 /// A machine that was made anew under the name takes its domain over, but not the snapshots' objects of the one before it.

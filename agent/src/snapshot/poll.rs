@@ -21,7 +21,7 @@ pub async fn count(context: Arc<Context>) {
             let told = status.snapshots.map_or(0, |snapshots| snapshots.count);
             if told != i64::from(now.get(&domain.uuid).copied().unwrap_or_default()) {
                 context.queues.machines.push(ObjectRef::from_obj(&*vm));
-                push_of_machine(&context, &vm.namespace().unwrap_or_default(), &vm.name_any(), None);
+                push_of_machine(&context, &vm.namespace().unwrap_or_default(), &vm.name_any(), |_| true);
             }
         }
     }

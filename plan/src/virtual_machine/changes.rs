@@ -7,9 +7,10 @@
 use super::differences::{Difference, differences};
 use super::power::{ASK_AGAIN, Power};
 use super::{Desired, Next, Seen, Shape, Step, Why};
+use crate::names;
 use crds::virtual_machine::{Apply, PendingChange};
 use jiff::Timestamp;
-use libvirt_xml::{Disk, Domain, Mark, Run};
+use libvirt_xml::{Disk, DiskFormat, Domain, Mark, Run};
 use sha2::{Digest, Sha256};
 
 /// The domain of a machine that has none yet. Its UUID is the object's UID.
@@ -159,10 +160,15 @@ fn signed(domain: Domain) -> Domain {
     Domain { mark: domain.mark.clone().map(|mark| Mark { applied, ..mark }), ..domain }
 }
 
-/// Of what we own, but for what libvirt chooses at a definition. Another version of ours may digest otherwise: then a definition that is as
-/// wanted is written once more, and nobody is told of a change.
+/// Of what we own, but for what libvirt chooses at a definition, and on which of its volume's files a disk is: snapshots change that. Another
+/// version of ours may digest otherwise: then a definition that is as wanted is written once more, and nobody is told of a change.
 fn digest(domain: &Domain) -> String {
-    let ours = Domain { machine: String::new(), ..ordered(domain) };
+    let mut ours = Domain { machine: String::new(), ..ordered(domain) };
+    for disk in &mut ours.disks {
+        if let Some(volume) = names::volume_of(&disk.file) {
+            (disk.file, disk.format) = (volume.to_owned(), DiskFormat::Qcow2);
+        }
+    }
     Sha256::digest(format!("{ours:?}").as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -542,6 +542,17 @@ fn what_somebody_changed_in_a_definition_is_told_and_put_back_and_the_guest_runs
 }
 
 #[test]
+fn a_disk_that_goes_on_in_an_overlay_of_its_volume_is_no_drift() {
+    let mut host = Model::empty();
+    let goal = exist(&want(Power::On));
+    host.settle(&goal, false);
+    let before = host.counts.clone();
+    with_overlay(&mut host);
+    assert_eq!(host.settle(&goal, false), Next::Done);
+    assert_eq!(host.counts, before, "the definition was written for nothing");
+}
+
+#[test]
 fn a_running_domain_that_somebody_undefined_is_defined_again() {
     let mut host = Model::empty();
     host.settle(&exist(&want(Power::On)), false);
