@@ -20,7 +20,7 @@ for name in agent controller; do
     strip -o "$part/binaries/virtfleet-$name" "$binaries/virtfleet-$name"
 done
 controller_base=$(e2e/images/base.sh)
-agent_base=$(e2e/images/base.sh libvirt0,qemu-utils)
+agent_base=$(e2e/images/base.sh ca-certificates,libvirt0,qemu-utils)
 content=$( (cat "$part"/binaries/* deploy/Dockerfile e2e/images/*.sh; echo "$controller_base $agent_base") | sha256sum | cut -c1-12)
 folder=$cache/images-$content
 if [ -e "$folder/sizes" ]; then
