@@ -9,6 +9,9 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// There is no kubelet: controller and agents run as programs of the bed.
+pub const NO_PODS: &str = "--set=controller.enabled=false,agent.enabled=false";
+
 /// Installs the charts, makes the Hosts, and gives each agent and the controller the token of its own account.
 ///
 /// # Errors
@@ -18,8 +21,7 @@ pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
     cluster(run)?;
     say("install the charts");
     chart(run, "virtfleet-crds", &[])?;
-    // There is no kubelet: controller and agents run as programs of the bed.
-    chart(run, "virtfleet", &["--set=controller.enabled=false,agent.enabled=false"])?;
+    chart(run, "virtfleet", &[NO_PODS])?;
     let token = |namespace: &str, account: &str| {
         let create = || kubectl(&["create", "token", account, "-n", namespace, "--duration=720h"]);
         until(&format!("the account {account}"), PATIENCE, create)
