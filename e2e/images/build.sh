@@ -59,5 +59,7 @@ done
 plain localhost/virtfleet-pause:bed /bin/busybox /busybox '["/busybox", "sleep", "inf"]'
 archive localhost/virtfleet-pause:bed pause
 chmod 755 "$part/made"
+# Each build of the binaries makes its own; those of other days are nobody's.
+find "$cache" -maxdepth 1 -name 'images-*' -mtime +0 -exec rm -rf {} +
 mv -T "$part/made" "$folder" 2> /dev/null || [ -e "$folder/sizes" ]
 echo "$folder"
