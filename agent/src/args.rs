@@ -16,6 +16,10 @@ pub struct Args {
     /// File with the address of the API server and the token of the host's own ServiceAccount. Without it: the usual places.
     #[arg(long, env = "VIRTFLEET_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
+    /// File in which the agent keeps the token of its host's account and renews it in time. In a pod the pod's account asks for it; else
+    /// the host's own, beginning with the kubeconfig's. Without it the way to the API server is used as it is.
+    #[arg(long, env = "VIRTFLEET_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// libvirt's address.
     #[arg(long, env = "VIRTFLEET_LIBVIRT_URI", default_value = "qemu:///system")]
     pub libvirt_uri: String,

@@ -1,14 +1,16 @@
 //! Fills a volume from an HTTP server: checksum while streaming, into the part; what was received before a kill is gone on with.
 
 mod fetch;
+pub mod secret;
 
 use crate::files;
 use crate::jobs::{AtWork, Progress};
 use crds::storage_volume::Format;
-use fetch::{get, root};
+use fetch::{Request, get, root};
 use futures::StreamExt;
 use ipnet::IpNet;
 use plan::storage_volume::image::{self, HEADER};
+use plan::storage_volume::secret::Credential;
 use plan::storage_volume::{Desired, Source};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, RANGE};
 use reqwest::{Response, StatusCode};
@@ -66,6 +68,8 @@ pub struct Place<'a> {
     pub host: &'a str,
     /// Networks that are allowed though they are private.
     pub allowed: &'a [IpNet],
+    /// What the server is told. It is never written down: neither into the sidecar nor a message.
+    pub credential: Option<&'a Credential>,
 }
 
 /// A server that sends nothing for this long has stalled.
@@ -88,8 +92,16 @@ pub async fn import(
     let digest = receive(place, want, source, progress).await.inspect_err(|failure| {
         // What was cut off is gone on with. Anything else will not be better the next time, and a part that fills the disk would stop every
         // guest that writes there.
-        if !["ImportFailed", "ImportStalled", "ImportTruncated", "AddressNotAllowed", "FileError"]
-            .contains(&failure.reason)
+        if ![
+            "ImportFailed",
+            "ImportStalled",
+            "ImportTruncated",
+            "ImportUnauthorized",
+            "TlsFailed",
+            "AddressNotAllowed",
+            "FileError",
+        ]
+        .contains(&failure.reason)
         {
             let _ = files::discard(dir, &want.uid);
         }
@@ -134,7 +146,14 @@ async fn receive(place: &Place<'_>, want: &Desired, source: &Source, progress: &
         headers.insert(RANGE, range);
         headers.insert(IF_RANGE, etag);
     }
-    let response = get(&source.url, headers, place.allowed).await?;
+    let request = Request {
+        url: &source.url,
+        headers,
+        credential: place.credential,
+        ca_bundle: source.ca_bundle.as_deref(),
+        allowed: place.allowed,
+    };
+    let response = get(request).await?;
     let resumes = response.status() == StatusCode::PARTIAL_CONTENT;
     if resumes && !begins_at(&response, offset) {
         // What is there and what came do not belong together: the next try begins anew.
@@ -293,7 +312,7 @@ mod tests {
             let note = Sidecar { cluster: "c".into(), host: "h".into(), url: url.clone(), etag: Some("\"x\"".into()) };
             fs::write(files::part(dir.path(), "u"), "1234").unwrap();
             fs::write(files::sidecar(dir.path(), "u"), serde_json::to_vec(&note).unwrap()).unwrap();
-            let source = Source { url, sha256: None };
+            let source = Source { url, sha256: None, secret: None, ca_bundle: None };
             let want = Desired {
                 uid: "u".into(),
                 file: "shop.v-u.raw".into(),
@@ -303,7 +322,7 @@ mod tests {
                 source: Some(source.clone()),
             };
             let allowed = ["127.0.0.1/32".parse().unwrap()];
-            let place = Place { dir: dir.path(), cluster: "c", host: "h", allowed: &allowed };
+            let place = Place { dir: dir.path(), cluster: "c", host: "h", allowed: &allowed, credential: None };
             let result = import(&place, &want, &source, &Progress::default(), oneshot::channel().0).await;
             assert_eq!(result.is_ok(), whole, "{begin}: {result:?}");
             let file = fs::read(dir.path().join(&want.file)).ok();

@@ -4,6 +4,7 @@ use crate::context::Shared;
 use crate::import::Failure;
 use jiff::{SignedDuration, Timestamp};
 use plan::storage_volume::Job;
+use plan::storage_volume::secret::MISSING;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +19,17 @@ pub struct Jobs(Shared<BTreeMap<String, Entry>>);
 struct Entry {
     state: State,
     failures: u32,
+}
+
+impl Entry {
+    fn failed(failures: u32, failure: Failure) -> Entry {
+        let pause = match failure.reason {
+            // The controller looks for it as often.
+            MISSING => DEPENDENCY,
+            _ => FIRST_PAUSE.checked_mul(1 << failures.min(8)).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE),
+        };
+        Entry { state: State::Failed(failure, Timestamp::now() + pause), failures: failures.saturating_add(1) }
+    }
 }
 
 enum State {
@@ -39,6 +51,7 @@ pub struct Progress {
 
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+const DEPENDENCY: SignedDuration = SignedDuration::from_secs(30);
 
 impl Jobs {
     /// What is known of the volume's import.
@@ -73,14 +86,17 @@ impl Jobs {
         let mut all = self.0.lock();
         match (result, all.get_mut(uid)) {
             (Ok(()), _) => drop(all.remove(uid)),
-            (Err(failure), Some(entry)) => {
-                let pause = FIRST_PAUSE.checked_mul(1 << entry.failures.min(8)).unwrap_or(LONGEST_PAUSE);
-                entry.failures = entry.failures.saturating_add(1);
-                entry.state = State::Failed(failure, Timestamp::now() + pause.min(LONGEST_PAUSE));
-            }
+            (Err(failure), Some(entry)) => *entry = Entry::failed(entry.failures, failure),
             // It was cancelled meanwhile.
             (Err(_), None) => {}
         }
+    }
+
+    /// Remembers an import that could not begin.
+    pub fn refuse(&self, uid: &str, failure: Failure) {
+        let mut all = self.0.lock();
+        let failures = all.get(uid).map_or(0, |entry| entry.failures);
+        all.insert(uid.to_owned(), Entry::failed(failures, failure));
     }
 
     /// Ends it. When this returns nothing of it goes on: a file that was about to get its name has it.

@@ -7,6 +7,7 @@ mod files;
 mod guest;
 mod heartbeat;
 mod host;
+mod identity;
 mod import;
 mod jobs;
 mod lanes;
@@ -67,7 +68,6 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    let client = client::connect(args.kubeconfig.as_deref()).await?;
     let (libvirt, events) = Libvirt::start(Settings::new(&args.libvirt_uri))?;
     let health = Arc::new(Health {
         libvirt: libvirt.clone(),
@@ -78,14 +78,16 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     health::serve(args.listen, health.clone()).await?;
     tokio::spawn(tell_link(libvirt.clone(), args.libvirt_uri.clone()));
     let work = async {
+        let client = identity::connect(&args).await?;
         let cluster = client::cluster(&client).await;
         health.working.store(true, Ordering::Relaxed);
         let listed = health.listed.clone();
-        let seed = stores::Seed::new(client.clone(), cluster, libvirt, args, health.metrics.clone(), listed);
+        let seed = stores::Seed::new(client, cluster, libvirt, args, health.metrics.clone(), listed);
         stores::run(seed, events).await;
+        Err("the watches ended".into())
     };
     tokio::select! {
-        () = work => Err("the watches ended".into()),
+        ended = work => ended,
         stopped = shell::asked_to_stop() => Ok(stopped?),
     }
 }

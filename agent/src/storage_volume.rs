@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use plan::names;
+use plan::storage_volume::secret::Credential;
 use plan::storage_volume::status::{self, Outcome};
 use plan::storage_volume::{Desired, File, Goal, Growth, Job, Next, Observed, Source, Step, Why, next, validate};
 use shell::Error;
@@ -232,7 +233,17 @@ async fn execute(context: &Arc<Context>, volume: &StorageVolume, dir: &Path, ste
             "grow"
         }
         Step::Import(want, source) => {
-            begin(context, volume, dir, want, source);
+            let credential = match &source.secret {
+                None => None,
+                Some(named) => match import::secret::read(&context.client, &context.host, &uid, named).await {
+                    Ok(credential) => Some(credential),
+                    Err(failure) => {
+                        context.jobs.refuse(&uid, failure);
+                        return Ok(());
+                    }
+                },
+            };
+            begin(context, volume, dir, (want, source, credential));
             "import"
         }
         Step::Cancel => {
@@ -263,12 +274,23 @@ async fn refresh(context: &Context, volume: &StorageVolume) {
     }
 }
 
-fn begin(context: &Arc<Context>, volume: &StorageVolume, dir: PathBuf, want: Desired, source: Source) {
+fn begin(
+    context: &Arc<Context>,
+    volume: &StorageVolume,
+    dir: PathBuf,
+    (want, source, credential): (Desired, Source, Option<Credential>),
+) {
     let progress = Arc::new(Progress::default());
     let (uid, object) = (want.uid.clone(), ObjectRef::from_obj(volume));
     let (held, shared, pool) = (context.clone(), progress.clone(), volume.clone());
     context.jobs.begin(&uid, progress, |at_work| async move {
-        let place = Place { dir: &dir, cluster: &held.cluster, host: &held.host, allowed: &held.args.import_allow };
+        let place = Place {
+            dir: &dir,
+            cluster: &held.cluster,
+            host: &held.host,
+            allowed: &held.args.import_allow,
+            credential: credential.as_ref(),
+        };
         let work = import::import(&place, &want, &source, &shared, at_work);
         let told = async {
             let mut before = 0;

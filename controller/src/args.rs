@@ -1,6 +1,6 @@
 //! The controller's command line. Flags and environment are read here and in `main` alone.
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use shell::logs::Format;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use std::path::PathBuf;
 #[command(name = "virtfleet-controller", version)]
 pub struct Args {
     /// File with the address of the API server and a token. Without it: the usual places.
-    #[arg(long, env = "VIRTFLEET_KUBECONFIG")]
+    #[arg(long, env = "VIRTFLEET_KUBECONFIG", global = true)]
     pub kubeconfig: Option<PathBuf>,
     /// Namespace of the election's Lease.
-    #[arg(long, env = "VIRTFLEET_NAMESPACE", default_value = "virtfleet-system")]
+    #[arg(long, env = "VIRTFLEET_NAMESPACE", default_value = "virtfleet-system", global = true)]
     pub namespace: String,
     /// Address of /livez, /readyz and /metrics.
     #[arg(long, env = "VIRTFLEET_LISTEN", default_value = "127.0.0.1:9190")]
@@ -27,4 +27,23 @@ pub struct Args {
     /// How logs look.
     #[arg(long, env = "VIRTFLEET_LOG_FORMAT", default_value = "text")]
     pub log_format: Format,
+    /// Instead of being the controller.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What an administrator asks of this binary.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Prints the kubeconfig for the agent of a host outside the cluster, with a token that the agent renews by itself. Needs an
+    /// administrator's kubeconfig and a Host of that name.
+    HostKubeconfig {
+        /// Name of the Host.
+        name: String,
+        /// The API server's address as that host reaches it: https://… Without it: the kubeconfig's.
+        #[arg(long)]
+        server: Option<String>,
+    },
+    /// Looks whether a controller leads and all Hosts are ready, for a minute at most, and says what is wrong.
+    Check,
 }

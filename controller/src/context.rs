@@ -39,6 +39,8 @@ pub struct Context {
     pub room: tokio::sync::Mutex<Room>,
     /// After how long without renewal a host is lost.
     pub patience: Duration,
+    /// The controller's own namespace.
+    pub namespace: String,
     lost: Mutex<BTreeSet<String>>,
 }
 
@@ -87,6 +89,7 @@ impl Context {
         Context {
             events: Events::new(client.clone(), MANAGER, MANAGER),
             patience: Duration::from_secs(args.host_lease_seconds.into()),
+            namespace: args.namespace.clone(),
             passing: Passing::default(),
             room: tokio::sync::Mutex::default(),
             lost: Mutex::default(),
@@ -101,6 +104,12 @@ impl Context {
     /// Whether there is a Host of that name.
     pub fn is_known(&self, host: &str) -> bool {
         self.stores.hosts.get(&ObjectRef::new(host)).is_some()
+    }
+
+    /// Whether there is a Host of that name, and nobody deletes it.
+    pub fn stands(&self, host: &str) -> bool {
+        let host = self.stores.hosts.get(&ObjectRef::new(host));
+        host.is_some_and(|host| host.metadata.deletion_timestamp.is_none())
     }
 
     /// Whether the host's Lease is stale.

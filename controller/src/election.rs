@@ -9,7 +9,8 @@ use kube::{Api, Client};
 use shell::history::History;
 use std::time::{Duration, Instant};
 
-const NAME: &str = "virtfleet-controller";
+/// Name of the election's Lease.
+pub const NAME: &str = "virtfleet-controller";
 
 /// The election as this process sees it.
 pub struct Election {

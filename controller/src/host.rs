@@ -1,7 +1,7 @@
 //! A Host's identity: its account, its namespace for secrets, and what is said of it while it is lost.
 
 use crate::context::{Context, MANAGER};
-use crate::{finalizer, teardown};
+use crate::{finalizer, import_secret, teardown};
 use crds::conditions::{Builder, Status, Type};
 use crds::host::{Host, HostState, HostStatus};
 use crds::{HOSTS_NAMESPACE, TeardownPolicy};
@@ -22,6 +22,11 @@ use shell::status::apply;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+/// What a host's account may do in the host's namespace.
+const HOST_ROLE: &str = "virtfleet-host-secrets";
+/// What the controller may do there. Its account has the name of its field manager.
+const COPIES_ROLE: &str = "virtfleet-secret-copies";
+
 /// One pass.
 pub async fn pass(host: Arc<Host>, context: Arc<Context>) -> Result<Case, Error> {
     let api = Api::<Host>::all(context.client.clone());
@@ -33,42 +38,67 @@ pub async fn pass(host: Arc<Host>, context: Arc<Context>) -> Result<Case, Error>
         return Ok(Case::Converged);
     }
     identify(&context, &host).await?;
+    import_secret::sweep(&context, &host.name_any()).await?;
     if context.is_lost(&host.name_any()) {
         tell_lost(&context, &api, &host).await?;
     }
     Ok(Case::Converged)
 }
 
-/// Account, namespace and the right to read secrets there, each made when it is not there.
+/// Account, namespace and the rights to secrets there, each made when it is not there.
 async fn identify(context: &Context, host: &Host) -> Result<(), Error> {
     let name = host.name_any();
     let own = names::host_namespace(&name);
     let mut account = ServiceAccount::default();
     account.metadata.name = Some(name.clone());
     ensure(context, HOSTS_NAMESPACE, &account).await?;
-    if !context.stores.namespaces.state().iter().any(|namespace| namespace.name_any() == own) {
+    if !has_namespace(context, &own) {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(own.clone());
         namespace.metadata.labels = Some([("virtfleet.dev/secrets-of".to_owned(), name.clone())].into());
         let api = Api::<Namespace>::all(context.client.clone());
         made(context, api.create(&PostParams::default(), &namespace).await, "make the host's namespace")?;
     }
+    // The host reads what lies there; the controller writes it.
+    bind(context, &own, HOST_ROLE, HOST_ROLE, (HOSTS_NAMESPACE, &name)).await?;
+    bind_controller(context, &own).await
+}
+
+fn has_namespace(context: &Context, name: &str) -> bool {
+    let stands = |namespace: &Namespace| namespace.metadata.deletion_timestamp.is_none();
+    context.stores.namespaces.state().iter().any(|namespace| namespace.name_any() == name && stands(namespace))
+}
+
+async fn bind_controller(context: &Context, within: &str) -> Result<(), Error> {
+    // Of a controller that was installed in another namespace before, a binding of its own may be left.
+    let name = format!("{COPIES_ROLE}.{}", context.namespace);
+    bind(context, within, &name, COPIES_ROLE, (&context.namespace, MANAGER)).await
+}
+
+/// Gives the ServiceAccount (namespace and name) the ClusterRole within one namespace.
+async fn bind(
+    context: &Context,
+    within: &str,
+    name: &str,
+    role: &str,
+    (namespace, account): (&str, &str),
+) -> Result<(), Error> {
     let mut binding = RoleBinding {
         role_ref: RoleRef {
             api_group: Some("rbac.authorization.k8s.io".into()),
             kind: "ClusterRole".into(),
-            name: "virtfleet-host-secrets".into(),
+            name: role.into(),
         },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".into(),
-            name,
-            namespace: Some(HOSTS_NAMESPACE.into()),
+            name: account.into(),
+            namespace: Some(namespace.into()),
             ..Subject::default()
         }]),
         ..RoleBinding::default()
     };
-    binding.metadata.name = Some("virtfleet-host-secrets".into());
-    ensure(context, &own, &binding).await
+    binding.metadata.name = Some(name.into());
+    ensure(context, within, &binding).await
 }
 
 async fn ensure<K>(context: &Context, namespace: &str, object: &K) -> Result<(), Error>
@@ -120,7 +150,7 @@ async fn tell_lost(context: &Context, api: &Api<Host>, host: &Host) -> Result<()
     Ok(())
 }
 
-/// A Host that is deleted loses its account and its heartbeat. When the CRD goes, nothing is taken from it.
+/// A Host that is deleted loses its account, its heartbeat and its copies of secrets. When the CRD goes, nothing is taken from it.
 async fn go(context: &Context, api: &Api<Host>, host: &Host) -> Result<Case, Error> {
     let Some((fresh, policy)) = teardown::decide(context, api, host, |_| TeardownPolicy::Delete).await? else {
         return Ok(Case::Converged);
@@ -129,6 +159,11 @@ async fn go(context: &Context, api: &Api<Host>, host: &Host) -> Result<Case, Err
         let name = host.name_any();
         remove::<ServiceAccount>(context, &name).await?;
         remove::<Lease>(context, &name).await?;
+        let own = names::host_namespace(&name);
+        if has_namespace(context, &own) {
+            bind_controller(context, &own).await?;
+            import_secret::remove_all(context, &name).await?;
+        }
     }
     finalizer::take_off(context, api, &fresh).await?;
     Ok(Case::Converged)

@@ -1,11 +1,14 @@
 //! The controller: places machines, binds volumes, sums up pools, decides teardowns. It never calls an agent.
 
 mod args;
+mod check;
 mod context;
 mod election;
 mod finalizer;
 mod heartbeat;
 mod host;
+mod host_kubeconfig;
+mod import_secret;
 mod node;
 mod room;
 mod snapshot;
@@ -15,7 +18,7 @@ mod stores;
 mod teardown;
 mod virtual_machine;
 
-use args::Args;
+use args::{Args, Command};
 use clap::Parser;
 use shell::history::History;
 use shell::metrics::Metrics;
@@ -27,14 +30,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What probes are told.
 struct Health {
-    leads: AtomicBool,
+    reached: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl health::Probe for Health {
     fn ready(&self) -> Result<(), String> {
         // A controller that waits for its turn is ready for it; only one that has not reached the API server is not.
-        self.leads.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "waiting to be the leader".into())
+        self.reached.load(Ordering::Relaxed).then_some(()).ok_or_else(|| "waiting for the API server".into())
     }
 
     fn metrics(&self) -> String {
@@ -46,7 +49,11 @@ impl health::Probe for Health {
 async fn main() -> ExitCode {
     let args = Args::parse();
     logs::start(args.log_format);
-    match run(args).await {
+    let end = match args.command.clone() {
+        None => run(args).await,
+        Some(command) => answer(&args, command).await,
+    };
+    match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("virtfleet-controller: {}", chain(&*error));
@@ -55,15 +62,28 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn answer(args: &Args, command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    let kubeconfig = args.kubeconfig.as_deref();
+    let client = client::of(client::config(kubeconfig).await?)?;
+    let text = match command {
+        Command::HostKubeconfig { name, server } => {
+            host_kubeconfig::text(&client, kubeconfig, &name, server.as_deref()).await?
+        }
+        Command::Check => check::check(&client, &args.namespace).await?,
+    };
+    println!("{text}");
+    Ok(())
+}
+
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
-    let client = client::connect(args.kubeconfig.as_deref()).await?;
-    let health = Arc::new(Health { leads: AtomicBool::new(false), metrics: Arc::new(Metrics::default()) });
+    let client = client::of(client::config(args.kubeconfig.as_deref()).await?)?;
+    let health = Arc::new(Health { reached: AtomicBool::new(false), metrics: Arc::new(Metrics::default()) });
     health::serve(args.listen, health.clone()).await?;
     let work = async {
         client::cluster(&client).await;
+        health.reached.store(true, Ordering::Relaxed);
         let election = election::Election::new(&client, &args);
         let term = election.win().await;
-        health.leads.store(true, Ordering::Relaxed);
         let history = History::default();
         let seed = stores::Seed::new(client.clone(), &args, health.metrics.clone(), history.clone());
         tokio::select! {

@@ -2,13 +2,13 @@
 
 use crate::context::{Context, MANAGER};
 use crate::stores::host_of_volume;
-use crate::{finalizer, teardown};
-use crds::storage_volume::StorageVolume;
+use crate::{finalizer, import_secret, teardown};
+use crds::storage_volume::{StorageVolume, StorageVolumeStatus};
 use crds::{Teardown, TeardownPolicy};
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use plan::placement::matches;
-use plan::storage_volume::binding::{self, Trouble};
+use plan::storage_volume::binding::{self, Summary, Trouble};
 use plan::teardown::Next;
 use shell::Error;
 use shell::retry::Case;
@@ -23,8 +23,11 @@ pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<C
     }
     let volume =
         if finalizer::is_on(&*volume) { volume } else { Arc::new(finalizer::put(&context, &api, &*volume).await?) };
-    report(&context, &api, &volume, passed_down(&volume)).await?;
-    Ok(if host_of_volume(&volume).is_some() { Case::Converged } else { Case::Dependency })
+    let (wanted, summary) = decide(&context, &volume, passed_down(&volume));
+    // Before the binding is told: the host finds it when it begins.
+    let awaited = import_secret::keep(&context, &volume, wanted.host.as_deref()).await;
+    write(&context, &api, &volume, &wanted, summary).await?;
+    Ok(if host_of_volume(&volume).is_some() && !awaited? { Case::Converged } else { Case::Dependency })
 }
 
 /// Writes the controller's whole part of the status.
@@ -37,15 +40,29 @@ pub async fn report(
     volume: &StorageVolume,
     teardown: Option<Teardown>,
 ) -> Result<(), Error> {
+    let (wanted, summary) = decide(context, volume, teardown);
+    write(context, api, volume, &wanted, summary).await
+}
+
+fn decide(context: &Context, volume: &StorageVolume, teardown: Option<Teardown>) -> (StorageVolumeStatus, Summary) {
     let machines = context.stores.machines.state();
     let beside = machines.iter().filter(|vm| vm.namespace() == volume.namespace()).map(|vm| &**vm);
     let binding = binding::binding(volume, beside);
     let trouble = trouble(context, volume, binding.host.as_deref());
     let lost = binding.host.as_deref().is_some_and(|host| context.is_lost(host) || !context.is_known(host));
-    let (wanted, summary) = binding::status(volume, &binding, trouble.as_ref(), teardown, lost, Timestamp::now());
+    binding::status(volume, &binding, trouble.as_ref(), teardown, lost, Timestamp::now())
+}
+
+async fn write(
+    context: &Context,
+    api: &Api<StorageVolume>,
+    volume: &StorageVolume,
+    wanted: &StorageVolumeStatus,
+    summary: Summary,
+) -> Result<(), Error> {
     let stored = volume.status.clone().unwrap_or_default();
     let ours = binding::controllers(&stored, summary);
-    if apply(api, MANAGER, volume, (&ours, &wanted), &context.metrics).await? {
+    if apply(api, MANAGER, volume, (&ours, wanted), &context.metrics).await? {
         context.events.turned(volume, &stored.conditions, &wanted.conditions).await;
     }
     Ok(())
@@ -95,6 +112,9 @@ async fn go(context: &Context, api: &Api<StorageVolume>, volume: &StorageVolume)
     let host_exists = host.is_some_and(|host| context.is_known(host));
     let stored = fresh.status.as_ref().and_then(|status| status.teardown.as_ref());
     let uid = fresh.uid().unwrap_or_default();
+    if policy != TeardownPolicy::Keep {
+        import_secret::keep(context, &fresh, host).await?;
+    }
     match plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored) {
         Next::Release(_) => finalizer::take_off(context, api, &fresh).await?,
         Next::Ask(teardown) => report(context, api, &fresh, Some(teardown)).await?,

@@ -11,6 +11,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, store};
 use kube::runtime::watcher::Config;
 use kube::{Api, Client, ResourceExt};
+use plan::storage_volume::secret;
 use plan::virtual_machine::uses;
 use shell::history::History;
 use shell::metrics::Metrics;
@@ -156,6 +157,10 @@ fn volume_changed(context: &Context, change: Change<'_, StorageVolume>) {
     let (Change::Seen(volume) | Change::Gone(volume)) = change;
     context.queues.volumes.push(ObjectRef::from_obj(volume));
     context.queues.pools.push(ObjectRef::new(&volume.spec.storage_pool));
+    if let (Change::Gone(_), Some(_), Some(host)) = (&change, secret::named(volume), host_of_volume(volume)) {
+        // Its copy of a secret goes too, however the volume went.
+        context.queues.hosts.push(ObjectRef::new(host));
+    }
     let (namespace, name) = (volume.namespace(), volume.name_any());
     // A bound machine's claim may follow; a template volume that is gone is made again.
     let names = |vm: &&Arc<VirtualMachine>| vm.namespace() == namespace && uses::volumes(vm).contains_key(&name);

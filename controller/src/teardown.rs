@@ -25,11 +25,19 @@ where
     let fresh = api.get_opt(&object.name_any()).await.map_err(Error::api("read the object afresh"))?;
     let same = |fresh: &K| fresh.uid() == object.uid() && fresh.meta().deletion_timestamp.is_some();
     let Some(fresh) = fresh.filter(same) else { return Ok(None) };
+    let terminating = is_crd_going::<K>(context).await?;
+    let policy = policy(terminating, fresh.meta(), by_spec(&fresh));
+    Ok(Some((fresh, policy)))
+}
+
+/// Whether the kind's CRD is being deleted, read afresh: then its objects vanish and nobody meant them.
+///
+/// # Errors
+/// The API server's answer.
+pub async fn is_crd_going<K: Resource<DynamicType = ()>>(context: &Context) -> Result<bool, Error> {
     let definitions = Api::<CustomResourceDefinition>::all(context.client.clone());
     let name = format!("{}.{}", K::plural(&()), K::group(&()));
     let definition = definitions.get_metadata_opt(&name).await.map_err(Error::api("read the CRD afresh"))?;
     // A CRD that is gone was deleted.
-    let terminating = definition.is_none_or(|definition| definition.metadata.deletion_timestamp.is_some());
-    let policy = policy(terminating, fresh.meta(), by_spec(&fresh));
-    Ok(Some((fresh, policy)))
+    Ok(definition.is_none_or(|definition| definition.metadata.deletion_timestamp.is_some()))
 }

@@ -133,6 +133,12 @@ pub struct Source {
 #[x_kube(validation = Rule::new("has(self.checksum) != self.insecure")
     .message("give a checksum (sha256:…), or insecure: true to do without one; not both")
     .field_path(".checksum"))]
+#[x_kube(validation = Rule::new("!has(self.secret) || self.url.startsWith('https://')")
+    .message("secret needs a url that begins with https://: a password never travels in clear")
+    .field_path(".secret"))]
+#[x_kube(validation = Rule::new("!has(self.caBundle) || self.url.startsWith('https://')")
+    .message("caBundle needs a url that begins with https://: without TLS no certificate is shown")
+    .field_path(".caBundle"))]
 pub struct HttpSource {
     /// Address, `http://…` or `https://…`, without user or password in it.
     #[schemars(length(min = 8, max = 1024))]
@@ -148,6 +154,21 @@ pub struct HttpSource {
     /// Take whatever the server sends, unchecked.
     #[serde(default)]
     pub insecure: bool,
+    /// Name of a Secret in the volume's namespace with what the server demands: key `token` (sent as Bearer), or keys `username` and
+    /// `password` (sent as Basic). Its type is Opaque or kubernetes.io/basic-auth. Only with an `https://` url; where a redirection leads to
+    /// another server it is not sent. It may be made or corrected later: it is looked at again every 30 s until the image is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
+        .message("secret must be the name of a Secret"))]
+    pub secret: Option<String>,
+    /// Certificates of authorities, PEM, that are trusted for this download besides those that the host trusts anyway. Only with an
+    /// `https://` url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    #[x_kube(validation = Rule::new("self.startsWith('-----BEGIN CERTIFICATE-----')")
+        .message("caBundle must begin with -----BEGIN CERTIFICATE-----: give certificates in PEM, without words before them"))]
+    pub ca_bundle: Option<String>,
 }
 
 /// Where a volume is in its life.

@@ -59,7 +59,8 @@ pub struct VirtualMachineSpec {
     /// `Auto` takes KVM where the host has it. The host's administrator can force Emulation.
     #[serde(default)]
     pub accelerator: Accelerator,
-    /// Processors.
+    /// Processors. Absent: one, of the host's model.
+    #[serde(default)]
     pub cpu: Cpu,
     /// Memory.
     pub memory: Memory,
@@ -167,6 +168,12 @@ pub struct Cpu {
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_.+]*$')")
         .message("model must be HostModel, HostPassthrough, Maximum or a model that libvirt knows, such as Skylake-Server"))]
     pub model: String,
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Cpu { cores: one(), model: host_model() }
+    }
 }
 
 /// Memory.

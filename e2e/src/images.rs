@@ -40,7 +40,8 @@ pub async fn serve(run: &Run) -> Result<()> {
     Ok(axum::serve(listener, router).await?)
 }
 
-fn answer(dir: &Path, how: &str, file: &str, headers: &HeaderMap) -> Response<Body> {
+/// A file of `dir`, served as `how` says.
+pub fn answer(dir: &Path, how: &str, file: &str, headers: &HeaderMap) -> Response<Body> {
     let status = |code: StatusCode| {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = code;

@@ -95,6 +95,16 @@ pub fn host_namespace(host: &str) -> String {
     format!("virtfleet-host-{}", &hex(&Sha256::digest(host.as_bytes()))[..8])
 }
 
+/// The copy of a Secret that one volume's import needs, in the namespace of its host.
+pub fn import_secret(uid: &str) -> String {
+    format!("import-{uid}")
+}
+
+/// UID of the volume in the name of such a copy.
+pub fn uid_of_import_secret(name: &str) -> Option<&str> {
+    name.strip_prefix("import-").filter(|uid| !uid.is_empty())
+}
+
 /// Hardware address of an interface, in QEMU's range.
 pub fn mac(uid: &str, interface: &str) -> String {
     let digest = Sha256::digest([uid, interface].join("\0").as_bytes());
@@ -169,6 +179,14 @@ mod tests {
         assert_eq!(uid_of_part(&sidecar_file(UID)), Some(UID));
         for other in [".part", "x.part", ".hidden", "shop.web-0a1b2c3d.raw"] {
             assert_eq!(uid_of_part(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_copy_of_a_secret_gives_its_volume_back() {
+        assert_eq!(uid_of_import_secret(&import_secret(UID)), Some(UID));
+        for other in ["import-", UID, "important", "default-token"] {
+            assert_eq!(uid_of_import_secret(other), None, "{other}");
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod binding;
 pub mod image;
 pub mod overlay;
+pub mod secret;
 pub mod status;
 
 use crate::names;
@@ -38,6 +39,10 @@ pub struct Source {
     pub url: String,
     /// Its SHA-256 in lower case hexadecimal; absent: unchecked.
     pub sha256: Option<String>,
+    /// Name of the user's Secret with what the server demands.
+    pub secret: Option<String>,
+    /// PEM certificates that are trusted besides the host's.
+    pub ca_bundle: Option<String>,
 }
 
 /// What the manifest asks for as a whole.
@@ -245,6 +250,10 @@ pub fn validate(volume: &StorageVolume) -> Result<Desired, (&'static str, String
         })?),
     };
     let http = volume.spec.source.as_ref().map(|source| &source.http);
+    if http.is_some_and(|http| http.secret.is_some() && !http.url.starts_with("https://")) {
+        let message = "spec.source.http: a secret needs a url that begins with https://: it never travels in clear";
+        return Err(("InvalidSource", message.into()));
+    }
     let sha256 = |text: &String| text.strip_prefix("sha256:").unwrap_or(text).to_owned();
     Ok(Desired {
         file: names::volume_file(&namespace, &name, &uid, volume.spec.format),
@@ -256,7 +265,12 @@ pub fn validate(volume: &StorageVolume) -> Result<Desired, (&'static str, String
             Allocation::Thin => false,
             Allocation::Full => true,
         },
-        source: http.map(|http| Source { url: http.url.clone(), sha256: http.checksum.as_ref().map(sha256) }),
+        source: http.map(|http| Source {
+            url: http.url.clone(),
+            sha256: http.checksum.as_ref().map(sha256),
+            secret: http.secret.clone(),
+            ca_bundle: http.ca_bundle.clone(),
+        }),
     })
 }
 

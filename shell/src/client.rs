@@ -26,11 +26,11 @@ pub enum Error {
     Unusable(#[source] kube::Error),
 }
 
-/// A client from a kubeconfig, or from the usual places without one. Connects to nothing yet.
+/// The way to the API server from a kubeconfig, or from the usual places without one. Connects to nothing.
 ///
 /// # Errors
 /// When there is no usable configuration.
-pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
+pub async fn config(kubeconfig: Option<&Path>) -> Result<Config, Error> {
     // Both binaries use one TLS implementation for everything; a second call finds it there.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = match kubeconfig {
@@ -42,6 +42,14 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
         }
     };
     config.connect_timeout = Some(Duration::from_secs(10));
+    Ok(config)
+}
+
+/// A client on that way. Connects to nothing yet.
+///
+/// # Errors
+/// When its settings do not fit together.
+pub fn of(config: Config) -> Result<Client, Error> {
     Client::try_from(config).map_err(Error::Unusable)
 }
 

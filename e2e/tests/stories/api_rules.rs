@@ -5,6 +5,8 @@ use e2e::story::{Story, manifest, merged};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+const PEM: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+
 fn vm(spec: Value) -> Value {
     manifest("VirtualMachine", "web", merged(json!({"cpu": {}, "memory": {"size": "1Gi"}}), spec))
 }
@@ -40,6 +42,7 @@ async fn good_manifests_are_accepted() {
         volume(
             json!({"capacity": null, "source": {"http": {"url": "https://example.com/a.qcow2?x=1", "insecure": true}}}),
         ),
+        http(json!({"url": "https://a/b", "insecure": true, "secret": "login.of-me", "caBundle": PEM})),
         manifest("StoragePool", "p", json!({"dir": {"path": "/var/lib/x"}})),
         snapshot(json!({})),
         snapshot(json!({"method": "Internal", "disks": {"include": ["a", "b"]}, "deletionPolicy": "Retain"})),
@@ -115,6 +118,17 @@ async fn each_bad_manifest_is_refused_with_its_field_and_what_to_do() {
         (http(json!({"url": "http://a/b"})), "give a checksum"),
         (http(json!({"url": "http://a/b", "insecure": true, "checksum": sum})), "not both"),
         (http(json!({"url": "http://a/b", "checksum": "md5:1"})), "checksum must be sha256:"),
+        (http(json!({"url": "http://a/b", "insecure": true, "secret": "x"})), "a password never travels in clear"),
+        (http(json!({"url": "https://a/b", "insecure": true, "secret": "X/y"})), "must be the name of a Secret"),
+        (
+            http(json!({"url": "http://a/b", "insecure": true, "caBundle": PEM})),
+            "caBundle needs a url that begins with",
+        ),
+        (http(json!({"url": "https://a/b", "insecure": true, "caBundle": "x"})), "caBundle must begin with -----BEGIN"),
+        (
+            disks(template(json!({"source": {"http": {"url": "http://a/b", "insecure": true, "secret": "x"}}}))),
+            "a password never travels in clear",
+        ),
         (manifest("StoragePool", "p", json!({"dir": {"path": "images"}})), "path must be absolute"),
         (manifest("StoragePool", "p", json!({"dir": {"path": "/a/../b"}})), "no '.' or '..'"),
         (manifest("StoragePool", "p", json!({"dir": {"path": "/a/$(x)"}})), "path may hold letters"),

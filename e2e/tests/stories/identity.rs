@@ -5,7 +5,7 @@ use e2e::story::{Story, client};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use plan::names::host_namespace;
 use serde_json::{Value, json};
@@ -75,6 +75,23 @@ async fn bound(story: &Story) {
     }
 }
 
+fn secret(name: &str, kind: &str, labels: Value) -> Secret {
+    let account = json!({"kubernetes.io/service-account.name": "default"});
+    let metadata = json!({"name": name, "labels": labels, "annotations": account});
+    serde_json::from_value(json!({"metadata": metadata, "type": kind})).unwrap()
+}
+
+/// A secret that the administrator made.
+async fn a_secret(story: &Story, namespace: &str, name: &str, labels: Value) -> Secret {
+    let secrets = Api::<Secret>::namespaced(story.client.clone(), namespace);
+    secrets.create(&PostParams::default(), &secret(name, "Opaque", labels)).await.unwrap()
+}
+
+async fn no_secret(story: &Story, namespace: &str, name: &str) {
+    let secrets = Api::<Secret>::namespaced(story.client.clone(), namespace);
+    secrets.delete(name, &DeleteParams::default()).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
     let story = Story::new("identity").await;
@@ -95,6 +112,7 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
     table.cell("list pools", true, pools.list(&list).await);
     table.cell("list hosts", true, hosts.list(&list).await);
 
+    let create = PostParams { dry_run: true, ..PostParams::default() };
     let reach = json!({"phase": "Running"});
     for (name, mine) in [("on-a", true), ("on-b", false), ("nowhere", false)] {
         table.cell(
@@ -164,8 +182,14 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
         table.cell(&format!("lease of host {name}"), mine, leases.patch(name, &dry(), &lease).await);
         let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
         table.cell(&format!("delete lease of host {name}"), false, leases.delete(name, &delete).await);
-        let secrets = Api::<Secret>::namespaced(agent.clone(), &host_namespace(name));
-        table.cell(&format!("secrets of host {name}"), mine, secrets.list(&list).await);
+        let place = host_namespace(name);
+        let canary = a_secret(&story, &place, "identity-canary", json!({})).await;
+        let secrets = Api::<Secret>::namespaced(agent.clone(), &place);
+        table.cell(&format!("a secret of host {name}"), mine, secrets.get("identity-canary").await);
+        table.cell(&format!("all secrets of host {name}"), false, secrets.list(&list).await);
+        table.cell(&format!("write a secret of host {name}"), false, secrets.create(&create, &canary).await);
+        table.cell(&format!("delete a secret of host {name}"), false, secrets.delete("identity-canary", &delete).await);
+        no_secret(&story, &place, "identity-canary").await;
         let accounts = Api::<ServiceAccount>::namespaced(agent.clone(), HOSTS_NAMESPACE);
         let request = serde_json::from_value(json!({"spec": {"audiences": []}})).unwrap();
         table.cell(
@@ -174,6 +198,8 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
             accounts.create_token_request(name, &PostParams::default(), &request).await,
         );
     }
+    a_secret(&story, "identity", "mine", json!({})).await;
+    table.cell("a user's secret", false, Api::<Secret>::namespaced(agent.clone(), "identity").get("mine").await);
     table.cell("secrets of a namespace", false, Api::<Secret>::namespaced(agent.clone(), "identity").list(&list).await);
     table.cell("all secrets", false, Api::<Secret>::all(agent.clone()).list(&list).await);
     table.cell("nodes", false, Api::<Node>::all(agent.clone()).list(&list).await);
@@ -219,16 +245,33 @@ async fn the_controller_changes_no_spec_and_deletes_only_what_machines_own() {
         false,
         hosts.patch("node-a", &merge, &Patch::Merge(json!({"spec": {"schedulable": false}}))).await,
     );
-    table.cell(
-        "secrets",
-        false,
-        Api::<Secret>::namespaced(controller.clone(), "rights").list(&ListParams::default()).await,
-    );
-    table.cell(
-        "secrets of a host",
-        false,
-        Api::<Secret>::namespaced(controller.clone(), &host_namespace("node-a")).list(&ListParams::default()).await,
-    );
+    let (users, place) = (Api::<Secret>::namespaced(controller.clone(), "rights"), host_namespace("node-a"));
+    let copies = Api::<Secret>::namespaced(controller.clone(), &place);
+    let (ours, list) = (json!({"virtfleet.dev/copy-for": "StorageVolume"}), ListParams::default());
+    let mine = a_secret(&story, "rights", "mine", ours.clone()).await;
+    table.cell("a user's secret", true, users.get("mine").await);
+    table.cell("users' secrets", false, users.list(&list).await);
+    table.cell("all secrets", false, Api::<Secret>::all(controller.clone()).list(&list).await);
+    table.cell("copies of a host", true, copies.list(&list).await);
+    let foreign = a_secret(&story, &place, "rights-foreign", json!({})).await;
+    let labelled = a_secret(&story, &place, "rights-ours", ours.clone()).await;
+    for (what, secret, allowed) in [
+        ("make a copy", secret("rights-new", "Opaque", ours.clone()), true),
+        ("make a secret of no volume", secret("rights-new", "Opaque", json!({})), false),
+        ("make an account's token", secret("rights-new", "kubernetes.io/service-account-token", ours.clone()), false),
+    ] {
+        table.cell(what, allowed, copies.create(&create, &secret).await);
+    }
+    table.cell("copy to a user", false, users.create(&create, &secret("rights-new", "Opaque", ours.clone())).await);
+    table.cell("change a user's secret", false, users.replace("mine", &create, &mine).await);
+    table.cell("delete a user's secret", false, users.delete("mine", &delete).await);
+    table.cell("change a copy", true, copies.replace("rights-ours", &create, &labelled).await);
+    let disguised = Secret { metadata: ObjectMeta { labels: labelled.metadata.labels, ..foreign.metadata }, ..foreign };
+    table.cell("take a foreign secret", false, copies.replace("rights-foreign", &create, &disguised).await);
+    table.cell("delete a copy", true, copies.delete("rights-ours", &delete).await);
+    table.cell("delete a foreign secret", false, copies.delete("rights-foreign", &delete).await);
+    no_secret(&story, &place, "rights-foreign").await;
+    no_secret(&story, &place, "rights-ours").await;
     let namespace = |name: &str| serde_json::from_value::<Namespace>(json!({"metadata": {"name": name}})).unwrap();
     let namespaces = Api::<Namespace>::all(controller.clone());
     table.cell(
@@ -245,7 +288,9 @@ async fn the_controller_changes_no_spec_and_deletes_only_what_machines_own() {
     let own = Api::<RoleBinding>::namespaced(controller.clone(), &host_namespace("node-a"));
     table.cell("bind a host to its secrets", true, own.create(&create, &binding("virtfleet-host-secrets")).await);
     table.cell("bind a host to more", false, own.create(&create, &binding("cluster-admin")).await);
+    table.cell("let itself copy", true, own.create(&create, &binding("virtfleet-secret-copies")).await);
     let other = Api::<RoleBinding>::namespaced(controller, "rights");
+    table.cell("let itself copy elsewhere", false, other.create(&create, &binding("virtfleet-secret-copies")).await);
     table.cell("bind elsewhere", false, other.create(&create, &binding("virtfleet-host-secrets")).await);
     table.check();
     story.end().await;

@@ -1,4 +1,4 @@
-//! What users do and what becomes of it, on a real API server, real libvirtd and real guests: one file a story. `e2e/stories.sh` brings
+//! What users do and what becomes of it, on a real API server, real libvirtd and real guests: one file a story. `e2e/suite.sh` brings
 //! the bed up.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -6,14 +6,19 @@ mod agent_killed;
 mod api_rules;
 mod api_server_gone;
 mod bad_starts;
+mod chart;
 mod controller_killed;
 mod crds_deleted;
 mod create_and_boot;
 mod examples;
+mod flux;
 mod foreign_domain;
 mod full_disk;
+mod gitops;
 mod growth;
 mod guest_stops_itself;
+mod health;
+mod helm_waits;
 mod history_restored;
 mod host_deleted;
 mod host_lost;
@@ -34,6 +39,8 @@ mod probes;
 mod renamed;
 mod rights;
 mod same_second;
+mod secret_copies;
+mod secret_import;
 mod snapshot_atomic;
 mod snapshot_deleted;
 mod snapshot_foreign;
@@ -46,5 +53,6 @@ mod snapshot_whole;
 mod status_wiped;
 mod stop_and_start;
 mod template_volume;
+mod tokens;
 mod two_controllers;
 mod two_writers;

@@ -48,10 +48,10 @@ const AGENT: [Row; 10] = [
     ("virtualmachines/status", "*", "patch"),
     ("events", "*", "create patch"),
     ("leases", "hosts", "get create patch"),
-    ("secrets", "own", "get list watch"),
+    ("secrets", "own", "get"),
 ];
 
-const CONTROLLER: [Row; 16] = [
+const CONTROLLER: [Row; 19] = [
     ("hosts", "*", "get list watch patch create"),
     ("storagepools", "*", "get list watch patch"),
     ("storagevolumes", "*", "get list watch patch create delete"),
@@ -68,6 +68,10 @@ const CONTROLLER: [Row; 16] = [
     ("leases", "system", "get create update"),
     ("leases", "hosts", "get list watch delete"),
     ("serviceaccounts", "hosts", "get create delete"),
+    // Users' secrets by name; copies of them where hosts read them.
+    ("secrets", "*", "get"),
+    ("secrets", "own", "list create update delete"),
+    ("secrets", "other", "list create update delete"),
 ];
 
 fn is_allowed(table: &[Row], kind: &str, place: &str, verb: &str) -> bool {

@@ -47,6 +47,10 @@ pub fn ours(status: &StorageVolumeStatus) -> StorageVolumeStatus {
     }
 }
 
+/// The image is not what the manifest says: somebody must correct one of the two. It is tried again all the same, later and later.
+const OF_THE_IMAGE: [&str; 7] =
+    ["BackingFile", "CapacityTooSmall", "ChecksumMismatch", "Corrupt", "Encrypted", "ExternalData", "WrongFormat"];
+
 struct Verdict {
     phase: VolumePhase,
     ready: Status,
@@ -153,6 +157,9 @@ fn verdict(goal: Option<&Goal>, outcome: &Outcome<'_>) -> Verdict {
         Next::Do(Step::Grow(_)) => busy(VolumePhase::Resizing, "Resizing", String::new()),
         Next::Do(_) => busy(VolumePhase::Pending, "Creating", String::new()),
         Next::Wait { why: Why::Import, .. } => busy(VolumePhase::Importing, "Importing", String::new()),
+        Next::Wait { why: Why::Retry { reason, message }, .. } if OF_THE_IMAGE.contains(reason) => {
+            stalled(VolumePhase::Failed, reason, message.clone())
+        }
         Next::Wait { why: Why::Retry { reason, message }, .. } => busy(VolumePhase::Failed, reason, message.clone()),
         Next::Wait { why: Why::Held { reason, message }, .. } => busy(VolumePhase::Resizing, reason, message.clone()),
         Next::Wait { why: Why::Named(_), .. } => busy(VolumePhase::Terminating, "Terminating", String::new()),

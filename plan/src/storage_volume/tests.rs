@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn want(source: bool) -> Desired {
-    let source = source.then(|| Source { url: "http://images/a".into(), sha256: None });
+    let source = source.then(|| Source { url: "http://images/a".into(), sha256: None, secret: None, ca_bundle: None });
     Desired {
         uid: "u".into(),
         file: "shop.v-u.qcow2".into(),
@@ -56,16 +56,20 @@ fn a_part_of_a_blank_volume_is_thrown_away_and_one_of_an_import_is_not() {
 #[test]
 fn an_import_that_failed_waits_and_tells_why() {
     let again = NOW + jiff::SignedDuration::from_secs(5);
-    let failed = Job::Failed { reason: "ChecksumMismatch", message: "m".into(), again };
-    let seen = Observed { job: failed, ..seen() };
     let goal = Goal::Exist(want(true));
-    let waits = next(&goal, &seen, NOW);
-    assert!(matches!(&waits, Next::Wait { until: Some(until), .. } if *until == again));
-    let told =
-        status::status(&StorageVolumeStatus::default(), 1, Some(&goal), &status::Outcome::Planned(&seen, &waits), NOW);
-    assert_eq!(told.phase, Some(VolumePhase::Failed));
-    assert_eq!(find(&told.conditions, Type::Ready).unwrap().reason, "ChecksumMismatch");
-    assert!(matches!(next(&goal, &seen, again), Next::Do(Step::Import(..))));
+    // The server may answer better by itself; an image that is not what the manifest says waits for somebody.
+    for (reason, so) in [("ImportFailed", Type::Reconciling), ("ChecksumMismatch", Type::Stalled)] {
+        let seen = Observed { job: Job::Failed { reason, message: "m".into(), again }, ..seen() };
+        let waits = next(&goal, &seen, NOW);
+        assert!(matches!(&waits, Next::Wait { until: Some(until), .. } if *until == again));
+        let outcome = status::Outcome::Planned(&seen, &waits);
+        let told = status::status(&StorageVolumeStatus::default(), 1, Some(&goal), &outcome, NOW);
+        assert_eq!(told.phase, Some(VolumePhase::Failed));
+        assert_eq!(find(&told.conditions, Type::Ready).unwrap().reason, reason);
+        let abnormal = [Type::Reconciling, Type::Stalled].map(|kind| find(&told.conditions, kind).is_some());
+        assert_eq!(abnormal, [so == Type::Reconciling, so == Type::Stalled]);
+        assert!(matches!(next(&goal, &seen, again), Next::Do(Step::Import(..))));
+    }
 }
 
 #[test]
@@ -359,5 +363,18 @@ proptest! {
             }
         }
         prop_assert!(false, "it does not end");
+    }
+}
+
+#[test]
+fn a_secret_never_travels_in_clear() {
+    for (url, sound) in [("https://images/a", true), ("http://images/a", false), ("HTTPS://images/a", false)] {
+        let volume = serde_json::from_value(serde_json::json!({
+            "apiVersion": "virtfleet.dev/v1alpha1", "kind": "StorageVolume",
+            "metadata": {"name": "v", "namespace": "shop", "uid": "u"},
+            "spec": {"storagePool": "p", "source": {"http": {"url": url, "insecure": true, "secret": "login"}}},
+        }));
+        let answer = validate(&volume.unwrap());
+        assert_eq!(answer.as_ref().err().map(|(reason, _)| *reason), (!sound).then_some("InvalidSource"), "{url}");
     }
 }
