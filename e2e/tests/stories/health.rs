@@ -75,7 +75,12 @@ async fn every_phase_is_understood_by_kstatus_and_argo_cd() {
     }
     let of =
         |name: &str| seen.iter().filter(|(of, _)| *of == name).map(|(_, words)| words.as_str()).collect::<Vec<_>>();
-    assert_eq!(of("small"), ["InProgress Failed Terminating"]);
+    // It is tried again all the same, sooner when its agent is killed meanwhile.
+    assert!(
+        of("small")[0].starts_with("InProgress Failed") && !of("small")[0].contains("Current"),
+        "{:?}",
+        of("small")
+    );
     assert!(of("first")[0].starts_with("InProgress Current"), "{:?}", of("first"));
     // Running, off and on again: it is in progress in between, never Current by an old word.
     assert!(of("web")[0].starts_with("InProgress Current InProgress Current InProgress Current"), "{:?}", of("web"));
