@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// By the volume's UID.
 #[derive(Default)]
@@ -33,7 +35,7 @@ impl Entry {
 }
 
 enum State {
-    Running { progress: Arc<Progress>, task: AbortHandle, ended: oneshot::Receiver<Infallible> },
+    Running { told: Told, task: AbortHandle, ended: oneshot::Receiver<Infallible> },
     Failed(Failure, Timestamp),
 }
 
@@ -49,6 +51,39 @@ pub struct Progress {
     pub total: AtomicU64,
 }
 
+/// How far an import is, as users are told: a volume is looked at for many reasons, and each other number would be a write.
+struct Told {
+    progress: Arc<Progress>,
+    job: Job,
+    at: Instant,
+}
+
+impl Told {
+    fn new(progress: Arc<Progress>) -> Told {
+        Told { job: progress.job(), progress, at: Instant::now() }
+    }
+
+    fn job(&mut self) -> Job {
+        if self.at.elapsed() >= STANDS {
+            *self = Told::new(self.progress.clone());
+        }
+        self.job.clone()
+    }
+}
+
+impl Progress {
+    fn job(&self) -> Job {
+        Job::Running {
+            received: self.received.load(Ordering::Relaxed),
+            total: Some(self.total.load(Ordering::Relaxed)).filter(|total| *total > 0),
+        }
+    }
+}
+
+/// An import is looked at this often.
+pub const TOLD_EVERY: Duration = Duration::from_secs(5);
+/// So long does a number stand: a little less, since no look comes at the very moment.
+const STANDS: Duration = Duration::from_secs(4);
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 const DEPENDENCY: SignedDuration = SignedDuration::from_secs(30);
@@ -56,12 +91,9 @@ const DEPENDENCY: SignedDuration = SignedDuration::from_secs(30);
 impl Jobs {
     /// What is known of the volume's import.
     pub fn of(&self, uid: &str) -> Job {
-        match self.0.lock().get(uid).map(|entry| &entry.state) {
+        match self.0.lock().get_mut(uid).map(|entry| &mut entry.state) {
             None => Job::None,
-            Some(State::Running { progress, .. }) => Job::Running {
-                received: progress.received.load(Ordering::Relaxed),
-                total: Some(progress.total.load(Ordering::Relaxed)).filter(|total| *total > 0),
-            },
+            Some(State::Running { told, .. }) => told.job(),
             Some(State::Failed(failure, again)) => {
                 Job::Failed { reason: failure.reason, message: failure.message.clone(), again: *again }
             }
@@ -78,7 +110,10 @@ impl Jobs {
         let mut all = self.0.lock();
         let task = tokio::spawn(work(at_work)).abort_handle();
         let failures = all.get(uid).map_or(0, |entry| entry.failures);
-        all.insert(uid.to_owned(), Entry { state: State::Running { progress, task, ended }, failures });
+        all.insert(
+            uid.to_owned(),
+            Entry { state: State::Running { told: Told::new(progress), task, ended }, failures },
+        );
     }
 
     /// Remembers how it ended.
@@ -138,5 +173,23 @@ mod tests {
         go.send(()).unwrap();
         cancel.await;
         assert!(file.exists(), "whoever removes files now finds it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_a_volume_is_looked_at_its_progress_is_another_every_five_seconds() {
+        let (jobs, progress) = (Jobs::default(), Arc::<Progress>::default());
+        jobs.begin("u", progress.clone(), |at_work| async move {
+            let _at_work = at_work;
+            std::future::pending::<()>().await;
+        });
+        let mut told = Vec::new();
+        for second in 0..=10 {
+            progress.received.store(second, Ordering::Relaxed);
+            if let Job::Running { received, .. } = jobs.of("u") {
+                told.push(received);
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(told, [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8]);
     }
 }

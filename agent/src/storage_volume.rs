@@ -6,7 +6,7 @@ use crate::chains;
 use crate::context::{Context, MANAGER};
 use crate::files;
 use crate::import::{self, Failure, Place};
-use crate::jobs::Progress;
+use crate::jobs::{Progress, TOLD_EVERY};
 use crate::lanes::Turn;
 use crate::pool_directory;
 use crds::host::HostPoolState;
@@ -25,12 +25,9 @@ use shell::status::{apply, beside};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Effects of one pass at most: a file and, when it goes, the overlays over it, of which QEMU bears 200.
 const EFFECTS: usize = 256;
-/// Progress is told this often.
-const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// One pass.
 pub async fn pass(volume: Arc<StorageVolume>, context: Arc<Context>) -> Result<Case, Error> {

@@ -1,20 +1,10 @@
 //! The chart itself: what it refuses, that the API server takes all that it can render, and that installing it again changes nothing.
 
-use e2e::install;
-use e2e::shell::output;
+use e2e::install::{self, helm, kubectl};
 use e2e::story::{Story, until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
-
-const NAMESPACE: &str = "--namespace=virtfleet-system";
-
-/// `kubectl` for manifests that name their namespaces.
-fn kubectl(story: &Story, words: &[&str]) -> String {
-    let config = format!("--kubeconfig={}", story.run.kubeconfig("admin").display());
-    let program = story.run.cluster_program("kubectl");
-    output(&[&[program.as_str(), &config], words].concat()).unwrap()
-}
 
 fn chart(story: &Story) -> String {
     story.run.checkout.join("charts/virtfleet").display().to_string()
@@ -52,7 +42,7 @@ fn everything() -> Value {
 async fn the_chart_refuses_what_it_does_not_know() {
     let story = Story::new("chartvalues").await;
     let chart = chart(&story);
-    story.helm(&["lint", "--strict", &chart]).unwrap();
+    helm(&story.run, &["lint", "--strict", &chart]).unwrap();
     for wrong in [
         "agnet.enabled=true",
         "agent.poolRoot=/srv",
@@ -64,7 +54,7 @@ async fn the_chart_refuses_what_it_does_not_know() {
         "monitoring.rules.on=true",
         "networkPolicy.apiServerPorts={}",
     ] {
-        let said = story.helm(&["template", "v", &chart, "--set", wrong]).unwrap_err().to_string();
+        let said = helm(&story.run, &["template", "v", &chart, "--set", wrong]).unwrap_err().to_string();
         assert!(said.contains("schema"), "{wrong}: {said}");
     }
     story.end().await;
@@ -77,9 +67,9 @@ async fn the_api_server_takes_all_that_the_chart_renders() {
     fs::write(&values, everything().to_string()).unwrap();
     let render = |more: &[&str]| {
         let (chart, values) = (chart(&story), format!("--values={}", values.display()));
-        let mut words = vec!["template", "virtfleet", &chart, NAMESPACE, &values];
+        let mut words = vec!["template", "virtfleet", &chart, &values];
         words.extend(more);
-        story.helm(&words).unwrap()
+        helm(&story.run, &words).unwrap()
     };
     let file = story.run.dir.join("everything.yaml");
     // The Prometheus operator's kinds are not in the bed: that they are YAML of the right kind is all that is seen here.
@@ -101,7 +91,7 @@ async fn the_api_server_takes_all_that_the_chart_renders() {
     fs::write(&file, render(&["--set=monitoring.podMonitor.enabled=false,monitoring.rules.enabled=false"])).unwrap();
     let file = file.display().to_string();
     let flags = ["--dry-run=server", "--server-side", "--validate=strict", "--force-conflicts", "--field-manager=helm"];
-    let said = kubectl(&story, &[&["apply", "-f", &file][..], &flags].concat());
+    let said = kubectl(&story.run, &[&["apply", "-f", &file][..], &flags].concat()).unwrap();
     for name in ["deployment.apps/virtfleet-controller", "daemonset.apps/virtfleet-agent", "poddisruptionbudget.policy"]
     {
         assert!(said.contains(name), "{name} is not in\n{said}");
@@ -114,7 +104,7 @@ async fn a_second_upgrade_changes_nothing() {
     let story = Story::alone("chartupgrade").await;
     let chart = chart(&story);
     // No kubelet runs what it installs: there is nothing to wait for.
-    let upgrade = || story.helm(&["upgrade", "virtfleet", &chart, NAMESPACE, "--reset-values"]).unwrap();
+    let upgrade = || helm(&story.run, &["upgrade", "virtfleet", &chart, "--reset-values"]).unwrap();
     upgrade();
     let before = settled(&story).await;
     assert!(before.keys().any(|object| object.starts_with("DaemonSet/")), "{before:?}");
@@ -128,8 +118,8 @@ async fn a_second_upgrade_changes_nothing() {
 /// What the release consists of, once Kubernetes' own controllers have looked at it.
 async fn settled(story: &Story) -> BTreeMap<String, String> {
     until("the deployment's replicas", async || {
-        let pods =
-            story.kubectl(&["get", "pods", NAMESPACE, "-l", "app.kubernetes.io/component=controller", "-o", "name"]);
+        let words = "get pods --namespace=virtfleet-system -l app.kubernetes.io/component=controller -o name";
+        let pods = kubectl(&story.run, &words.split(' ').collect::<Vec<_>>());
         pods.and_then(|pods| if pods.lines().count() == 2 { Ok(()) } else { Err(pods.into()) })
     })
     .await;
@@ -139,8 +129,8 @@ async fn settled(story: &Story) -> BTreeMap<String, String> {
 /// The version of each object; of one whose status others write, its spec's.
 fn versions(story: &Story) -> BTreeMap<String, String> {
     let file = story.run.dir.join("installed.yaml");
-    fs::write(&file, story.helm(&["get", "manifest", "virtfleet", NAMESPACE]).unwrap()).unwrap();
-    let list = kubectl(story, &["get", "-f", &file.display().to_string(), "-o", "json"]);
+    fs::write(&file, helm(&story.run, &["get", "manifest", "virtfleet"]).unwrap()).unwrap();
+    let list = kubectl(&story.run, &["get", "-f", &file.display().to_string(), "-o", "json"]).unwrap();
     let list: Value = serde_json::from_str(&list).unwrap();
     let version = |object: &Value| {
         let meta = &object["metadata"];

@@ -63,6 +63,9 @@ mod tests {
         };
         assert!(!waits(&settled(false)));
         assert!(waits(&snapshot(json!({"conditions": ready("False")}))) && waits(&snapshot(json!({}))));
+        let mut going = settled(false);
+        going.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+        assert!(waits(&going), "it may wait for what has changed");
         let beside = ["s0", "s2", "s3"].map(|name| is_beside(&settled(false), name));
         assert_eq!(beside, [true, true, false]);
         assert!(is_beside(&settled(true), "s3"), "the new one goes on from it");

@@ -2,8 +2,10 @@
 //!
 //! An agent reads no Secret of a user: the controller copies what an import needs into the namespace of the volume's host.
 
-use crds::conditions::{Type, find, is_true};
-use crds::storage_volume::StorageVolume;
+use super::status::OF_THE_IMAGE;
+use crds::Condition;
+use crds::conditions::{Type, find};
+use crds::storage_volume::{StorageVolume, StorageVolumeStatus};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use std::collections::BTreeMap;
@@ -75,8 +77,10 @@ pub fn named(volume: &StorageVolume) -> Option<&str> {
 /// Whether the volume's import is still to use it. `host_stands`: the Host is there and stays.
 pub fn is_needed(volume: &StorageVolume, host_stands: bool) -> bool {
     let status = volume.status.as_ref();
-    // A file that was made known is whole. One that nothing more happens to asks no server.
-    let over = status.is_some_and(|status| status.path.is_some() || is_true(&status.conditions, Type::Stalled));
+    // A file that was made known is whole. One that nothing more happens to asks no server; one whose image is wrong asks again.
+    let is_left = |why: &Condition| why.status == "True" && !OF_THE_IMAGE.contains(&why.reason.as_str());
+    let stalled = |status: &StorageVolumeStatus| find(&status.conditions, Type::Stalled).is_some_and(is_left);
+    let over = status.is_some_and(|status| status.path.is_some() || stalled(status));
     named(volume).is_some() && volume.metadata.deletion_timestamp.is_none() && host_stands && !over
 }
 
@@ -206,7 +210,13 @@ mod tests {
             ("host gone", volume(true, json!({}), json!({"host": "a"})), false, false),
             ("without", volume(false, json!({}), json!({"host": "a"})), true, false),
             ("made", volume(true, json!({}), json!({"host": "a", "path": "/p/v"})), true, false),
-            ("stalled", volume(true, json!({}), condition("Stalled", "True", "WrongFormat")), true, false),
+            (
+                "nothing more happens",
+                volume(true, json!({}), condition("Stalled", "True", "InvalidSource")),
+                true,
+                false,
+            ),
+            ("tried again", volume(true, json!({}), condition("Stalled", "True", "ChecksumMismatch")), true, true),
             ("deleted", volume(true, deleted, json!({"host": "a", "phase": "Importing"})), true, false),
         ] {
             assert_eq!(is_needed(&volume, host_stands), needed, "{what}");

@@ -48,7 +48,7 @@ pub fn ours(status: &StorageVolumeStatus) -> StorageVolumeStatus {
 }
 
 /// The image is not what the manifest says: somebody must correct one of the two. It is tried again all the same, later and later.
-const OF_THE_IMAGE: [&str; 7] =
+pub const OF_THE_IMAGE: [&str; 7] =
     ["BackingFile", "CapacityTooSmall", "ChecksumMismatch", "Corrupt", "Encrypted", "ExternalData", "WrongFormat"];
 
 struct Verdict {
