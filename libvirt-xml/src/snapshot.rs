@@ -1,8 +1,9 @@
 //! A domain's snapshot: asked for, or read from libvirt's XML.
 
+use crate::read_only::{self, at, children, text_at};
 use crate::tree::Tree;
 use crate::{DiskFormat, Error, Merged, domain_read, without_merged};
-use xot::Node;
+use roxmltree::Node;
 
 /// Begins the description of a snapshot of ours; the object's UID follows.
 const CLAIM: &str = "virtfleet.dev/uid=";
@@ -166,21 +167,21 @@ impl Snapshot {
     /// # Errors
     /// When it is not libvirt's XML of a snapshot.
     pub fn parse(xml: &str) -> Result<Snapshot, Error> {
-        let tree = Tree::parse(xml)?;
-        let top = tree.top;
-        let created = tree.text_at(top, &["creationTime"]).ok_or(Error::Missing("creationTime"))?;
-        let disks = disks(&tree);
-        let memory = tree.child(top, "memory").and_then(|node| place(tree.attribute(node, "snapshot")));
+        let document = read_only::document(xml)?;
+        let top = document.root_element();
+        let created = text_at(top, &["creationTime"]).ok_or(Error::Missing("creationTime"))?;
+        let disks = disks(top);
+        let memory = at(top, &["memory"]).and_then(|node| place(node.attribute("snapshot")));
         let places = memory.into_iter().chain(disks.iter().map(|disk| disk.place)).collect();
+        let sources = top.descendants().filter(|node| node.tag_name().name() == "source");
         Ok(Snapshot {
-            name: tree.text_at(top, &["name"]).ok_or(Error::Missing("name"))?,
-            uid: tree.text_at(top, &["description"]).and_then(|text| text.strip_prefix(CLAIM).map(str::to_owned)),
-            parent: tree.text_at(top, &["parent", "name"]),
+            name: text_at(top, &["name"]).ok_or(Error::Missing("name"))?,
+            uid: text_at(top, &["description"]).and_then(|text| text.strip_prefix(CLAIM).map(str::to_owned)),
+            parent: text_at(top, &["parent", "name"]),
             created: created.parse().map_err(|_| Error::Unexpected { what: "creationTime", value: created.clone() })?,
-            state: tree.text_at(top, &["state"]).unwrap_or_default(),
-            files: tree
-                .descendants(top, "source")
-                .filter_map(|node| tree.attribute(node, "file").or_else(|| tree.attribute(node, "dev")))
+            state: text_at(top, &["state"]).unwrap_or_default(),
+            files: sources
+                .filter_map(|node| node.attribute("file").or_else(|| node.attribute("dev")))
                 .map(str::to_owned)
                 .collect(),
             places,
@@ -221,19 +222,15 @@ fn place(word: Option<&str>) -> Option<Place> {
 
 /// The disks in the snapshot, with their names and files from the domain's definition of then. A running domain has two definitions, which
 /// name the same files.
-fn disks(tree: &Tree) -> Vec<Disk> {
-    let of_domain: Vec<Node> = tree
-        .at(tree.top, &["domain", "devices"])
-        .map_or_else(Vec::new, |devices| tree.children(devices, "disk").collect());
-    let in_snapshot = tree.child(tree.top, "disks");
-    let disk = |node: Node| {
-        let target = tree.attribute(node, "name")?.to_owned();
-        let place = place(tree.attribute(node, "snapshot"))?;
-        let own =
-            |disk: &&Node| tree.child(**disk, "target").and_then(|t| tree.attribute(t, "dev")) == Some(target.as_str());
+fn disks(top: Node<'_, '_>) -> Vec<Disk> {
+    let of_domain: Vec<Node<'_, '_>> =
+        at(top, &["domain", "devices"]).map_or_else(Vec::new, |devices| children(devices, "disk").collect());
+    let disk = |node: Node<'_, '_>| {
+        let target = node.attribute("name")?.to_owned();
+        let place = place(node.attribute("snapshot"))?;
+        let own = |disk: &&Node<'_, '_>| at(**disk, &["target"]).and_then(|t| t.attribute("dev")) == Some(&target);
         let then = of_domain.iter().find(own).copied();
-        let get = |child: &str, attribute: &str| Some(tree.attribute(tree.child(then?, child)?, attribute)?.to_owned());
-        let source = tree.child(node, "source");
+        let get = |child: &str, attribute: &str| Some(at(then?, &[child])?.attribute(attribute)?.to_owned());
         Some(Disk {
             name: get("alias", "name").and_then(|n| n.strip_prefix(domain_read::DISK_ALIAS).map(str::to_owned)),
             file: get("source", "file").or_else(|| get("source", "dev")).unwrap_or_default(),
@@ -241,12 +238,13 @@ fn disks(tree: &Tree) -> Vec<Disk> {
                 Some("qcow2") => DiskFormat::Qcow2,
                 Some(_) | None => DiskFormat::Raw,
             },
-            overlay: source.and_then(|node| tree.attribute(node, "file")).map(str::to_owned),
+            overlay: at(node, &["source"]).and_then(|node| node.attribute("file")).map(str::to_owned),
             target,
             place,
         })
     };
-    in_snapshot.into_iter().flat_map(|node| tree.children(node, "disk")).filter_map(disk).collect()
+    let in_snapshot = at(top, &["disks"]);
+    in_snapshot.into_iter().flat_map(|node| children(node, "disk")).filter_map(disk).collect()
 }
 
 #[cfg(test)]

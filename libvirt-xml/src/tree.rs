@@ -6,6 +6,18 @@ use xot::{Node, Xot};
 /// Larger documents are refused: libvirt's largest are some hundred KiB.
 const LARGEST: usize = 16 << 20;
 
+/// Refuses what libvirt would not write.
+pub(crate) fn check(xml: &str) -> Result<(), Error> {
+    if xml.len() > LARGEST {
+        return Err(Error::Unreadable(format!("{} bytes are too many", xml.len())));
+    }
+    // Entities are how a small document becomes a huge one, and how it reads files.
+    if xml.contains("<!DOCTYPE") || xml.contains("<!ENTITY") {
+        return Err(Error::Unreadable("it declares a document type".into()));
+    }
+    Ok(())
+}
+
 /// A parsed document.
 pub(crate) struct Tree {
     xot: Xot,
@@ -16,13 +28,7 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn parse(xml: &str) -> Result<Tree, Error> {
-        if xml.len() > LARGEST {
-            return Err(Error::Unreadable(format!("{} bytes are too many", xml.len())));
-        }
-        // Entities are how a small document becomes a huge one, and how it reads files.
-        if xml.contains("<!DOCTYPE") || xml.contains("<!ENTITY") {
-            return Err(Error::Unreadable("it declares a document type".into()));
-        }
+        check(xml)?;
         let mut xot = Xot::new();
         let document = xot.parse(xml).map_err(|e| Error::Unreadable(e.to_string()))?;
         let top = xot.document_element(document).map_err(|e| Error::Unreadable(e.to_string()))?;

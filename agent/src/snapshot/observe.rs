@@ -10,7 +10,7 @@ use crds::virtual_machine::VirtualMachine;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::{DomainDetail, SnapshotDetail};
-use libvirt_xml::{DiskFormat, Domain, Merged, facts, mark_of, snapshot};
+use libvirt_xml::{DiskFormat, Domain, Facts, Merged, domain_and_facts, mark_of, snapshot};
 use plan::names;
 use plan::snapshot::status::was_there;
 use plan::snapshot::{Attempt, Observed, Overlay, OverlayFile, Reason, Seen, SeenDisk};
@@ -82,7 +82,7 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     if !is_marked(context, &namespace, machine, &detail)? {
         return none_yet();
     }
-    let domain = Domain::parse(&detail.inactive_xml).map_err(unreadable)?;
+    let (domain, facts) = domain_and_facts(&detail.inactive_xml).map_err(unreadable)?;
     let is_machines = domain.mark.as_ref().is_some_and(|mark| Some(&mark.owner.uid) == vm.metadata.uid.as_ref());
     let (true, Some(records)) = (is_machines, records) else { return unsettled() };
     let snapshots = records.iter().map(|r| snapshot::Snapshot::parse(&r.xml)).collect::<Result<Vec<_>, _>>();
@@ -92,7 +92,7 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let record = records.into_iter().find(|record| record.name == name);
     let merged = snapshots.iter().find(|snapshot| snapshot.name == name).map(gone_overlays).unwrap_or_default();
     let (inactive_xml, run) = (detail.inactive_xml.clone(), detail.summary.id);
-    let seen = seen(context, of, known, detail, &domain, snapshots, &merged)?;
+    let seen = seen(context, of, known, detail, (&domain, &facts), snapshots, &merged)?;
     Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, run, record, sizes, inactive_xml, merged })
 }
 
@@ -124,15 +124,14 @@ fn seen(
     of: &Snapshot,
     known: Known,
     detail: DomainDetail,
-    domain: &Domain,
+    (domain, own): (&Domain, &Facts),
     snapshots: Vec<snapshot::Snapshot>,
     merged: &[Merged],
 ) -> libvirt::Result<Seen> {
-    let own = facts(&detail.inactive_xml).map_err(unreadable)?;
-    let live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?.unwrap_or_default();
-    let running = detail.live_xml.as_deref().map(Domain::parse).transpose().map_err(unreadable)?;
+    let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
+    let (running, live) = live.unzip();
     let chains = chains::of(domain.disks.iter().map(|disk| (disk.file.as_str(), format(disk.format))));
-    let named = own.files.iter().chain(&live.files).chain(chains.values().flatten());
+    let named = own.files.iter().chain(live.iter().flat_map(|live| &live.files)).chain(chains.values().flatten());
     let used: BTreeSet<&String> = named.chain(snapshots.iter().flat_map(|snapshot| &snapshot.files)).collect();
     let (name, uid) = (of.name_any(), of.uid().unwrap_or_default());
     let disk = |disk: &libvirt_xml::Disk| {

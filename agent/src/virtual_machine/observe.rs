@@ -11,7 +11,7 @@ use crds::virtual_machine::VirtualMachine;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use libvirt::{DomainDetail, DomainState, OffReason};
-use libvirt_xml::{DiskFormat, Domain, Mark, Run, facts, mark_of};
+use libvirt_xml::{DiskFormat, Domain, Mark, Run, domain_and_facts, mark_of};
 use plan::names;
 use plan::snapshot::Attempt;
 use plan::virtual_machine::power::is_merged_by_libvirt;
@@ -88,10 +88,10 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark, merging: Option<Str
         kind: libvirt::Kind::Other,
         message: error.to_string(),
     };
-    let config = Domain { mark: Some(mark.clone()), ..Domain::parse(&detail.inactive_xml).map_err(unreadable)? };
-    let live = detail.live_xml.as_deref().map(Domain::parse).transpose().map_err(unreadable)?;
-    let of_config = facts(&detail.inactive_xml).map_err(unreadable)?;
-    let of_live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?;
+    let (config, of_config) = domain_and_facts(&detail.inactive_xml).map_err(unreadable)?;
+    let config = Domain { mark: Some(mark.clone()), ..config };
+    let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
+    let (live, of_live) = live.unzip();
     let state = state(detail.summary.state);
     let memory = {
         let mut all = context.memory.lock();
