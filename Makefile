@@ -11,6 +11,10 @@ help:
 packages:
 	@e2e/packages.sh
 
+.PHONY: packages-node
+packages-node:
+	@e2e/packages.sh node
+
 .PHONY: build
 build: packages
 	@cargo build --quiet --workspace --bins
@@ -38,12 +42,24 @@ check: packages ## format, lints and the pure crates' tests
 .PHONY: test
 test: build ## everything, from unit tests to end to end
 	cargo test --workspace --exclude e2e
-	e2e/stories.sh
+	e2e/suite.sh stories
+
+.PHONY: images
+images: build packages-node ## container images of the built binaries; prints the folder with their archives
+	@e2e/images/build.sh "$(CARGO_TARGET_DIR)/debug"
+
+.PHONY: test-install
+test-install: packages-node ## charts, images and agents in pods, on a real node: install, upgrade, uninstall, and what guests notice of it
+	@e2e/suite.sh install
+
+.PHONY: test-flux
+test-flux: build ## Flux's own controllers bring machines from a Git server, put them right and prune them
+	@VIRTFLEET_FLUX="$$(e2e/flux/build.sh)" e2e/suite.sh stories flux
 
 .PHONY: outages
 outages: build ## the API server away for five minutes, libvirtd for one; `make test` takes a short way through the same
-	AWAY=300 e2e/stories.sh api_server_gone
-	AWAY=60 e2e/stories.sh libvirtd_away
+	AWAY=300 e2e/suite.sh stories api_server_gone
+	AWAY=60 e2e/suite.sh stories libvirtd_away
 
 .PHONY: mutants
 mutants: packages ## puts bugs into the plan on purpose, one at a time: a test must catch each

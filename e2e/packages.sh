@@ -6,6 +6,11 @@ set -eu
 libvirt="libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils seabios"
 others="gcc make pkg-config git iproute2 util-linux dnsmasq-base iptables libxml2-utils
     lua5.1 mtools syslinux syslinux-common fdisk cpio kmod busybox-static"
+# `packages.sh node`: also what builds images and runs them on the bed's node. Docker brings a containerd that Debian's would push out.
+if [ "${1:-}" = node ]; then
+    others="$others mmdebstrap buildah containernetworking-plugins nftables procps"
+    for program in containerd runc; do command -v "$program" > /dev/null || others="$others $program"; done
+fi
 
 missing() { for name; do dpkg -s "$name" 2>/dev/null | grep -q '^Status: install ok installed' || printf '%s ' "$name"; done; }
 old() { dpkg --compare-versions "$(dpkg-query -W -f '${Version}' libvirt-daemon-system 2>/dev/null || echo 0)" lt 10; }

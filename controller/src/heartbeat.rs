@@ -1,8 +1,10 @@
-//! Which hosts are lost: those whose Lease has not changed for some time of this process's own clock.
+//! Which hosts are lost: those whose Lease has not changed for some time of this process's own clock. A Lease that is gone does not
+//! change either: an uninstallation takes it away, and the host's agent may not be there to make the next one.
 
-use crate::context::Context;
+use crate::context::{Context, Stores};
 use crate::snapshot;
 use crate::stores::{host_of, host_of_volume};
+use crds::{Host, conditions};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
@@ -15,9 +17,7 @@ pub async fn listen(context: Arc<Context>) {
     let mut seen: BTreeMap<String, (Option<MicroTime>, Instant)> = BTreeMap::new();
     loop {
         let mut lost = BTreeSet::new();
-        for lease in context.stores.leases.state() {
-            let name = lease.name_any();
-            let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.clone());
+        for (name, renewed) in renewals(&context.stores) {
             let entry = seen.entry(name.clone()).or_insert_with(|| (renewed.clone(), Instant::now()));
             if entry.0 != renewed {
                 *entry = (renewed, Instant::now());
@@ -39,4 +39,21 @@ pub async fn listen(context: Arc<Context>) {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// When each host that ever had an agent was last heard of. One that is not Ready, nor not Ready, never had one.
+fn renewals(stores: &Stores) -> BTreeMap<String, Option<MicroTime>> {
+    let hosts = stores.hosts.state();
+    let told = |host: &Host| {
+        let conditions = host.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+        conditions::find(conditions, conditions::Type::Ready).is_some()
+    };
+    let mut renewals: BTreeMap<_, _> =
+        hosts.iter().filter(|host| told(host)).map(|host| (host.name_any(), None)).collect();
+    let leases = stores.leases.state();
+    renewals.extend(leases.iter().map(|lease| {
+        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.clone());
+        (lease.name_any(), renewed)
+    }));
+    renewals
 }

@@ -29,7 +29,10 @@ pub fn programs(run: &Run) -> Result<Vec<Program>> {
          --service-account-signing-key-file={dir}/pki/service-accounts.key \
          --service-account-issuer=https://kubernetes.default.svc --service-cluster-ip-range=10.96.0.0/16 \
          --authorization-mode=Node,RBAC --audit-policy-file={dir}/audit.yaml --audit-log-path={audit} \
-         --endpoint-reconciler-type=none",
+         --kubelet-client-certificate={dir}/pki/kubelet-client.crt --kubelet-client-key={dir}/pki/kubelet-client.key \
+         --kubelet-preferred-address-types=InternalIP --endpoint-reconciler-type={reconciler}",
+        // Without a node nobody looks for the API server by its cluster address.
+        reconciler = if run.node.is_some() { "lease" } else { "none" },
         audit = run.audit_log().display(),
     );
     let controller_manager = format!(
@@ -38,11 +41,20 @@ pub fn programs(run: &Run) -> Result<Vec<Program>> {
          --root-ca-file={dir}/pki/ca.crt --use-service-account-credentials=true",
         config = run.kubeconfig("kube-controller-manager").display(),
     );
-    Ok(vec![
+    let scheduler = format!(
+        "--kubeconfig={config} --authentication-kubeconfig={config} --authorization-kubeconfig={config} --leader-elect=false \
+         --bind-address={address} --cert-dir={dir}/pki/scheduler",
+        config = run.kubeconfig("kube-scheduler").display(),
+    );
+    let mut programs = vec![
         Program::plain("etcd", argv("etcd", etcd)),
         Program::plain("kube-apiserver", argv("kube-apiserver", apiserver)),
         Program::plain("kube-controller-manager", argv("kube-controller-manager", controller_manager)),
-    ])
+    ];
+    if run.node.is_some() {
+        programs.push(Program::plain("kube-scheduler", argv("kube-scheduler", scheduler)));
+    }
+    Ok(programs)
 }
 
 /// Every write is told, with who made it and what came of it; reads are not. Of our own writes to what users look at also what was

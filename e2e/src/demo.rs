@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::run::Run;
 use crate::shell::output;
-use crate::{HOSTS, Result};
+use crate::{HOSTS, Result, install};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -89,12 +89,7 @@ impl Demo {
     }
 
     fn kubectl(&self, words: &[&str]) -> Result<String> {
-        let mut argv = vec![
-            self.run.cluster_program("kubectl"),
-            format!("--kubeconfig={}", self.run.kubeconfig("admin").display()),
-        ];
-        argv.extend(words.iter().map(ToString::to_string));
-        output(&argv)
+        install::kubectl(&self.run, words)
     }
 
     /// Runs kubectl and shows what a user would see.

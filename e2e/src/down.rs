@@ -2,7 +2,7 @@
 
 use crate::run::Run;
 use crate::shell::{output, until};
-use crate::{Result, net};
+use crate::{Result, net, node};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs;
 use std::path::Path;
@@ -63,7 +63,11 @@ pub fn clean(run: &Run) -> Result<()> {
     if output(&["ip", "link"])?.contains(&run.bridge()) {
         return Err(format!("the bridge {} is still there", run.bridge()).into());
     }
-    Ok(())
+    until("the end of the control groups", Duration::from_secs(10), || {
+        node::remove_cgroups(run);
+        let left: Vec<_> = node::cgroups(run)?.into_iter().filter(|group| group.exists()).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are still there").into()) }
+    })
 }
 
 /// Processes whose command line names the run's folder.

@@ -2,7 +2,7 @@
 
 use crate::program::{Kind, Program, init_of};
 use crate::run::Run;
-use crate::{HOSTS, Result};
+use crate::{HOSTS, Result, node, shell};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,20 @@ impl Host {
     /// The address of its libvirt for `virsh -c`, from outside.
     pub fn libvirt_uri(&self) -> String {
         format!("qemu+unix:///system?socket={}", self.outside("/run/libvirt/libvirt-sock").display())
+    }
+
+    /// Whether it is a node of the cluster, whose agent runs in a pod.
+    pub fn is_node(&self, run: &Run) -> bool {
+        run.node.is_some() && self.index == 0
+    }
+
+    /// Runs a program within its namespaces to its end.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn enter(&self, run: &Run, argv: &[&str]) -> Result<String> {
+        let init = fs::read_to_string(run.pid_file(&init_of(&self.name)))?;
+        shell::output(&[&["nsenter", "-t", init.trim(), "-m", "-n", "-u", "-p"], argv].concat())
     }
 
     /// Makes its folders and settings.
@@ -74,6 +88,9 @@ impl Host {
         }
         let names: String = (0..HOSTS.len()).map(|i| format!("{} {}\n", run.host_address(i), HOSTS[i])).collect();
         fs::write(self.dir.join("hosts"), format!("127.0.0.1 localhost\n{names}"))?;
+        if self.is_node(run) {
+            node::prepare(run, self)?;
+        }
         fs::write(self.dir.join("init.sh"), self.init_script(run))?;
         Ok(())
     }
@@ -100,13 +117,18 @@ impl Host {
             config.display(),
             run.address()
         )));
-        vec![
+        let mut programs = vec![
             init,
             Program::on(&self.name, "virtlogd", words("virtlogd")).after(ready.clone()),
             Program::on(&self.name, "libvirtd", words("libvirtd"))
                 .after(ready.into_iter().chain([socket("virtlogd-sock")])),
-            Program::on(&self.name, "agent", argv).after([config, agent, socket("libvirt-sock")]),
-        ]
+        ];
+        if self.is_node(run) {
+            programs.extend(node::programs(run, self));
+        } else {
+            programs.push(Program::on(&self.name, "agent", argv).after([config, agent, socket("libvirt-sock")]));
+        }
+        programs
     }
 
     /// There once the mounts are.
@@ -137,9 +159,15 @@ impl Host {
         ));
         // Below /run and /var are sockets and data of the machine itself: the host sees its own instead. The run's folder stays visible.
         lines.extend(PRIVATE.iter().map(|folder| format!("mount --rbind {} {folder}", quoted(&self.outside(folder)))));
+        if self.is_node(run) {
+            lines.extend(node::lines_before_sys(self));
+        }
         // The devices of the host's own network namespace.
         lines.push("mount -t sysfs sysfs /sys".into());
         lines.push(format!("mount --bind {} /etc/hosts", quoted(&self.dir.join("hosts"))));
+        if self.is_node(run) {
+            lines.extend(node::lines_after_mounts(self));
+        }
         lines.push(format!("touch {}", quoted(&self.ready_file())));
         // As process 1 it must collect the orphans, QEMU among them: a shell does so whenever it waits.
         lines.push("while sleep 1; do :; done".into());

@@ -1,29 +1,27 @@
 //! Charts, hosts and tokens: what an administrator does once on a real cluster. Does I/O.
 
+use crate::host::Host;
 use crate::run::Run;
 use crate::shell::{output, until};
-use crate::{HOSTS, Result, pki};
+use crate::{HOSTS, Result, node, pki};
+use std::path::Path;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// There is no kubelet: controller and agents run as programs of the bed.
+pub const NO_PODS: &str = "--set=controller.enabled=false,agent.enabled=false";
 
 /// Installs the charts, makes the Hosts, and gives each agent and the controller the token of its own account.
 ///
 /// # Errors
 /// When the API server or Helm refuses.
 pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
-    let kubectl = |words: &[&str]| {
-        let mut argv =
-            vec![run.cluster_program("kubectl"), format!("--kubeconfig={}", run.kubeconfig("admin").display())];
-        argv.extend(words.iter().map(ToString::to_string));
-        output(&argv)
-    };
-    until("the API server", PATIENCE, || kubectl(&["get", "--raw", "/readyz"]))?;
-    until("the namespaces", PATIENCE, || kubectl(&["get", "namespace", "kube-system", "default"]))?;
-    for chart in ["virtfleet-crds", "virtfleet"] {
-        say(&format!("install chart {chart}"));
-        helm(run, chart)?;
-    }
+    let kubectl = |words: &[&str]| kubectl(run, words);
+    cluster(run)?;
+    say("install the charts");
+    chart(run, "virtfleet-crds", &[])?;
+    chart(run, "virtfleet", &[NO_PODS])?;
     let token = |namespace: &str, account: &str| {
         let create = || kubectl(&["create", "token", account, "-n", namespace, "--duration=720h"]);
         until(&format!("the account {account}"), PATIENCE, create)
@@ -47,27 +45,61 @@ pub fn install(run: &Run, say: &dyn Fn(&str)) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the cluster has its node and gives that its container images.
+///
+/// # Errors
+/// When it does not come up.
+pub fn node(run: &Run, images: &Path, say: &dyn Fn(&str)) -> Result<()> {
+    cluster(run)?;
+    let host = Host::of(run, 0);
+    say("import the container images");
+    node::import(run, &host, images)?;
+    say(&format!("wait for the node {}", host.name));
+    let name = format!("node/{}", host.name);
+    let ready = || kubectl(run, &["wait", "--for=condition=Ready", "--timeout=1s", &name]);
+    until(&name, PATIENCE, ready).map(drop)
+}
+
+fn cluster(run: &Run) -> Result<()> {
+    until("the API server", PATIENCE, || kubectl(run, &["get", "--raw", "/readyz"]))?;
+    until("the namespaces", PATIENCE, || kubectl(run, &["get", "namespace", "kube-system", "default"])).map(drop)
+}
+
+/// Runs kubectl as the administrator.
+///
+/// # Errors
+/// kubectl's.
+pub fn kubectl(run: &Run, words: &[&str]) -> Result<String> {
+    let program = run.cluster_program("kubectl");
+    let config = format!("--kubeconfig={}", run.kubeconfig("admin").display());
+    output(&[&[&*program, &*config], words].concat())
+}
+
 /// A Host of the bed: two processors are promised many times over, since guests here mostly sleep.
 pub fn host_manifest(name: &str) -> serde_json::Value {
     crate::story::manifest("Host", name, serde_json::json!({"overcommit": {"cpu": "32"}}))
 }
 
-/// Installs or upgrades one of our charts.
+/// Runs Helm as the administrator.
 ///
 /// # Errors
 /// Helm's.
-pub fn helm(run: &Run, chart: &str) -> Result<()> {
-    let home = run.dir.join("helm");
-    let mut argv = vec!["env".to_owned()];
-    argv.extend(["CACHE", "CONFIG", "DATA"].map(|kind| format!("HELM_{kind}_HOME={}", home.display())));
-    argv.push(run.cluster_program("helm"));
-    argv.push(format!("--kubeconfig={}", run.kubeconfig("admin").display()));
-    let words = "upgrade --install --namespace virtfleet-system --create-namespace --wait";
-    argv.extend(words.split(' ').map(str::to_owned));
-    argv.extend([chart.to_owned(), run.checkout.join("charts").join(chart).to_string_lossy().into_owned()]);
-    if chart == "virtfleet" {
-        // There is no kubelet: controller and agents run as programs of the bed.
-        argv.push("--set=controller.enabled=false,agent.enabled=false".to_owned());
-    }
-    output(&argv).map(drop)
+pub fn helm(run: &Run, words: &[&str]) -> Result<String> {
+    let homes = ["CACHE", "CONFIG", "DATA"].map(|kind| format!("HELM_{kind}_HOME={}", run.dir.join("helm").display()));
+    let (program, config) =
+        (run.cluster_program("helm"), format!("--kubeconfig={}", run.kubeconfig("admin").display()));
+    let mut argv = vec!["env"];
+    argv.extend(homes.iter().map(String::as_str));
+    argv.extend([&*program, &*config, "--namespace=virtfleet-system"]);
+    argv.extend(words);
+    output(&argv)
+}
+
+/// Installs or upgrades one of our charts, and waits until what it makes is ready.
+///
+/// # Errors
+/// Helm's.
+pub fn chart(run: &Run, name: &str, settings: &[&str]) -> Result<()> {
+    let folder = run.checkout.join("charts").join(name).to_string_lossy().into_owned();
+    helm(run, &[&["upgrade", "--install", "--create-namespace", "--wait", name, &folder], settings].concat()).map(drop)
 }

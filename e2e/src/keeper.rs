@@ -6,7 +6,7 @@
 use crate::host::Host;
 use crate::program::{Kind, Program, init_of};
 use crate::run::Run;
-use crate::{HOSTS, Result, control_plane, net, pki};
+use crate::{HOSTS, Result, control_plane, net, node, pki};
 use std::fs::{self, File};
 use std::process::Stdio;
 use std::time::Duration;
@@ -39,7 +39,10 @@ pub async fn keep(mut run: Run) -> Result<()> {
         host.prepare(&run)?;
         programs.extend(host.programs(&run));
     }
-    programs.push(controller(&run));
+    // On a cluster with a node it runs there.
+    if run.node.is_none() {
+        programs.push(controller(&run));
+    }
     let own = std::env::current_exe()?.to_string_lossy().into_owned();
     programs.push(Program::plain("images", vec![own, "serve".into(), run.dir.to_string_lossy().into_owned()]));
 
@@ -61,6 +64,7 @@ pub async fn keep(mut run: Run) -> Result<()> {
         }
     }
     net::remove_bridge(&run);
+    node::remove_cgroups(&run);
     Ok(fs::remove_dir_all(&run.dir)?)
 }
 

@@ -14,6 +14,7 @@ pub mod in_guest;
 pub mod install;
 pub mod keeper;
 pub mod net;
+pub mod node;
 pub mod pki;
 pub mod program;
 pub mod run;

@@ -1,14 +1,14 @@
 //! Certificates and keys of a run, made as it starts. Does I/O.
 
-use crate::Result;
 use crate::run::Run;
+use crate::{HOSTS, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use std::fs;
 
-/// Makes the authority, the API server's certificate, the key of service accounts, and a kubeconfig for `admin` and one for
-/// `kube-controller-manager`.
+/// Makes the authority, the API server's certificate, the key of service accounts, the API server's own towards
+/// kubelets, and a kubeconfig for the administrator and each of the cluster's programs.
 ///
 /// # Errors
 /// When a certificate or file cannot be made.
@@ -27,16 +27,27 @@ pub fn make(run: &Run) -> Result<()> {
     fs::write(pki.join("service-accounts.key"), accounts.serialize_pem())?;
     fs::write(pki.join("service-accounts.pub"), accounts.public_key_pem())?;
 
-    for (file, user, group) in [
-        ("admin", "admin", "system:masters"),
-        ("kube-controller-manager", "system:kube-controller-manager", "system:kube-controller-manager"),
-    ] {
+    let client = |user: &str, group: &str| -> Result<(String, String)> {
         let mut client = CertificateParams::new(Vec::new())?;
         client.distinguished_name.push(DnType::CommonName, user);
         client.distinguished_name.push(DnType::OrganizationName, group);
         client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
-        let (certificate, key) = (client.signed_by(&key, &issuer)?.pem(), key.serialize_pem());
+        Ok((client.signed_by(&key, &issuer)?.pem(), key.serialize_pem()))
+    };
+    let (certificate, key) = client("kube-apiserver", "system:masters")?;
+    fs::write(pki.join("kubelet-client.crt"), certificate)?;
+    fs::write(pki.join("kubelet-client.key"), key)?;
+    let node = format!("system:node:{}", HOSTS[0]);
+    for (file, user, group) in [
+        ("admin", "admin", "system:masters"),
+        ("kube-scheduler", "system:kube-scheduler", "system:kube-scheduler"),
+        ("kubelet", &node, "system:nodes"),
+        ("kube-proxy", "system:kube-proxy", "system:node-proxier"),
+        // Last: who waits for the certificates waits for this one.
+        ("kube-controller-manager", "system:kube-controller-manager", "system:kube-controller-manager"),
+    ] {
+        let (certificate, key) = client(user, group)?;
         write_kubeconfig(
             run,
             file,

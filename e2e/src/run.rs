@@ -26,6 +26,21 @@ pub struct Run {
     pub guest: PathBuf,
     /// The checkout.
     pub checkout: PathBuf,
+    /// Folder of container images, when the first host is a node of the cluster.
+    pub node: Option<PathBuf>,
+}
+
+/// What a bed is made of.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The checkout.
+    pub checkout: PathBuf,
+    /// Folder of kube-apiserver, etcd, kubectl and helm.
+    pub cluster: PathBuf,
+    /// Folder of the guest's disk, kernel and initial RAM disk.
+    pub guest: PathBuf,
+    /// Folder of container images, when the first host shall be a node of the cluster.
+    pub node: Option<PathBuf>,
 }
 
 impl Run {
@@ -33,7 +48,7 @@ impl Run {
     ///
     /// # Errors
     /// When its folders cannot be made.
-    pub fn new(dev: &Path, checkout: &Path, binaries: &Path, cluster: &Path, guest: &Path) -> Result<Run> {
+    pub fn new(dev: &Path, binaries: &Path, made_of: Parts) -> Result<Run> {
         let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.chars().take(6).collect::<String>();
         let dir = Path::new(RUNS).join(&id);
         for folder in ["pid", "hold", "log", "pki", "kube", "bin"] {
@@ -44,9 +59,10 @@ impl Run {
             dir,
             subnet: (0, 0),
             binaries: binaries.into(),
-            cluster: cluster.into(),
-            guest: guest.into(),
-            checkout: checkout.into(),
+            cluster: made_of.cluster,
+            guest: made_of.guest,
+            checkout: made_of.checkout,
+            node: made_of.node,
         };
         fs::create_dir_all(dev)?;
         // The bed of another run that is gone.
@@ -72,6 +88,14 @@ impl Run {
     /// When it is not one.
     pub fn load(dir: &Path) -> Result<Run> {
         Ok(serde_json::from_str(&fs::read_to_string(dir.join("run.json"))?)?)
+    }
+
+    /// The run that tests are given: `VIRTFLEET_RUN` names its folder.
+    ///
+    /// # Errors
+    /// When it names none.
+    pub fn given() -> Result<Run> {
+        Run::load(Path::new(&std::env::var("VIRTFLEET_RUN")?))
     }
 
     /// Writes the run into its folder.

@@ -4,6 +4,7 @@ mod agents;
 pub mod history;
 mod manifests;
 mod programs;
+mod secrets;
 mod tools;
 
 pub use agents::token_of;
@@ -11,7 +12,6 @@ pub use manifests::{manifest, merged};
 pub use programs::length_of_absence;
 
 use crate::host::Host as BedHost;
-use crate::program::init_of;
 use crate::run::Run;
 use crate::shell::output;
 use crate::{HOSTS, Result};
@@ -72,7 +72,7 @@ impl Story {
 
     async fn begin(name: &str, turn: Turn) -> Story {
         let begin = async || -> Result<Story> {
-            let run = Run::load(&PathBuf::from(std::env::var("VIRTFLEET_RUN")?))?;
+            let run = Run::given()?;
             let client = client(&run, "admin").await?;
             let story = Story { run, client, namespace: name.into(), begun: Instant::now(), _turn: turn };
             story.apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await?;
@@ -249,10 +249,7 @@ impl Story {
     /// # Errors
     /// When it fails.
     pub fn on_host(&self, host: &str, argv: &[&str]) -> Result<String> {
-        let init = fs::read_to_string(self.run.pid_file(&init_of(host)))?;
-        let mut enter = vec!["nsenter", "-t", init.trim(), "-m", "-n", "-u", "-p"];
-        enter.extend(argv);
-        output(&enter)
+        self.bed_host(host).enter(&self.run, argv)
     }
 
     /// Files in the story's pool on a host, but for the pool's own mark; sorted.

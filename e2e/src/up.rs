@@ -1,6 +1,6 @@
 //! Starts the bed, or says that it runs. Does I/O.
 
-use crate::run::Run;
+use crate::run::{Parts, Run};
 use crate::shell::until;
 use crate::{Result, down, environment, install};
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ const BINARIES: [&str; 2] = ["virtfleet-agent", "virtfleet-controller"];
 ///
 /// # Errors
 /// When something does not come up; what was started is ended.
-pub fn up(dev: &Path, checkout: &Path, cluster: &Path, guest: &Path) -> Result<()> {
+pub fn up(dev: &Path, made_of: Parts) -> Result<()> {
     if let Some(run) = Run::remembered(dev)? {
         if down::keeper(&run).is_some() && environment::is_of(&run, dev) {
             say("it is up already");
@@ -30,7 +30,7 @@ pub fn up(dev: &Path, checkout: &Path, cluster: &Path, guest: &Path) -> Result<(
     }
     let own = std::env::current_exe()?;
     let binaries = own.parent().ok_or("no folder of binaries")?;
-    let run = Run::new(dev, checkout, binaries, cluster, guest)?;
+    let run = Run::new(dev, binaries, made_of)?;
     start(&run, dev, &own).or_else(|error| {
         tell_logs(&run);
         down::down(dev)?;
@@ -64,7 +64,10 @@ fn finish(run: &Run, dev: &Path) -> Result<()> {
         Ok(fs::metadata(run.kubeconfig("kube-controller-manager"))?)
     })?;
     let run = Run::load(&run.dir)?;
-    install::install(&run, &say)?;
+    match &run.node {
+        None => install::install(&run, &say)?,
+        Some(images) => install::node(&run, images, &say)?,
+    }
     environment::write(&run, dev)?;
     say(&format!("it is up; look around with: source {}", dev.join("env").display()));
     Ok(())

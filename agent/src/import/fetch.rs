@@ -182,6 +182,67 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// A server whose path says where it leads to: `/<port>/<port>/…`; at the end it has the image. Gives its port.
+    async fn leads(heard: tokio::sync::mpsc::UnboundedSender<bool>) -> u16 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                heard.send(request.contains("authorization: Bearer word")).unwrap();
+                let path = request.split(' ').nth(1).unwrap().trim_matches('/');
+                let answer = match path.split_once('/').unwrap_or((path, "")) {
+                    ("", _) => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned(),
+                    (next, rest) => format!(
+                        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{next}/{rest}\r\nContent-Length: 0\r\n\r\n"
+                    ),
+                };
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_credential_is_told_to_the_first_server_alone_and_not_after_the_way_has_left_it() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let (a, b) = (leads(sender.clone()).await, leads(sender).await);
+        for (way, told) in [
+            (format!("{a}/"), vec![true]),
+            (format!("{a}/{a}/"), vec![true, true]),
+            (format!("{a}/{b}/"), vec![true, false]),
+            (format!("{a}/{b}/{a}/"), vec![true, false, false]),
+        ] {
+            let credential = Credential::Bearer("word".into());
+            let request = Request {
+                url: &format!("http://127.0.0.1:{way}"),
+                headers: HeaderMap::new(),
+                credential: Some(&credential),
+                ca_bundle: None,
+                allowed: &["127.0.0.1/32".parse().unwrap()],
+            };
+            assert_eq!(get(request).await.unwrap().status(), StatusCode::OK);
+            let heard: Vec<_> = std::iter::from_fn(|| heard.try_recv().ok()).collect();
+            assert_eq!(heard, told, "{way}");
+        }
+    }
+
+    #[test]
+    fn what_holds_no_certificate_is_told_with_its_field() {
+        let empty = "-----BEGIN CERTIFICATE-----\n";
+        let broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n";
+        for bundle in [empty, broken] {
+            let failure = certificates(Some(bundle)).unwrap_err();
+            assert!(failure.reason == TLS && failure.message.contains("caBundle"), "{failure:?}");
+        }
+        assert!(certificates(None).unwrap().is_empty());
+    }
+
     #[test]
     fn only_public_addresses_are_allowed_unless_the_administrator_says_otherwise() {
         for ip in [

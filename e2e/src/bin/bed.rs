@@ -1,7 +1,7 @@
 //! `bed`: brings the bed up and down. The Makefile builds what it runs.
 
 use clap::{Parser, Subcommand};
-use e2e::run::Run;
+use e2e::run::{Parts, Run};
 use e2e::{Result, demo, down, images, keeper, up};
 use std::path::PathBuf;
 
@@ -25,6 +25,9 @@ enum Verb {
         /// Folder of the test guest.
         #[arg(long)]
         guest: PathBuf,
+        /// Makes the first host a node of the cluster and gives it the container images of this folder; nothing is installed then.
+        #[arg(long)]
+        node: Option<PathBuf>,
     },
     /// Show in it what a user does.
     Demo {
@@ -54,10 +57,10 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Args::parse().command {
-        Verb::Up { dir, cluster, guest } => {
+        Verb::Up { dir, cluster, guest, node } => {
             let checkout = std::env::current_dir()?;
             std::fs::create_dir_all(&dir)?;
-            up::up(&dir.canonicalize()?, &checkout, &cluster, &guest)
+            up::up(&dir.canonicalize()?, Parts { checkout, cluster, guest, node })
         }
         Verb::Demo { dir } => demo::demo(&dir),
         Verb::Down { dir } => down::down(&dir.canonicalize().unwrap_or(dir)),

@@ -14,7 +14,7 @@ struct Mutant {
     to: &'static str,
 }
 
-const MUTANTS: [Mutant; 15] = [
+const MUTANTS: [Mutant; 17] = [
     Mutant {
         breaks: "a teardown is for one uid: the domain of another is left",
         file: "plan/src/virtual_machine.rs",
@@ -44,6 +44,18 @@ const MUTANTS: [Mutant; 15] = [
         file: "plan/src/storage_volume.rs",
         from: "(File::Lost { path }, _, _) => Next::Refuse {",
         to: "(File::Lost { .. }, None, _) => Next::Do(Step::Create(want.clone())),\n        (File::Lost { path }, _, _) => Next::Refuse {",
+    },
+    Mutant {
+        breaks: "a password never travels in clear",
+        file: "plan/src/storage_volume.rs",
+        from: "http.secret.is_some() && !http.url.starts_with(\"https://\")",
+        to: "http.secret.is_some() && http.url.is_empty()",
+    },
+    Mutant {
+        breaks: "what was made for other ends is sent to no server",
+        file: "plan/src/storage_volume/secret.rs",
+        from: ".filter(|_| TYPES.contains(&kind))",
+        to: ".filter(|_| !kind.is_empty())",
     },
     Mutant {
         breaks: "a file that a domain names is not removed",

@@ -120,7 +120,7 @@ async fn a_second_upgrade_changes_nothing() {
     assert!(before.keys().any(|object| object.starts_with("DaemonSet/")), "{before:?}");
     upgrade();
     assert_eq!(versions(&story), before);
-    install::helm(&story.run, "virtfleet").unwrap();
+    install::chart(&story.run, "virtfleet", &[install::NO_PODS]).unwrap();
     assert!(!versions(&story).keys().any(|object| object.starts_with("Deployment/")), "the bed's own are its own");
     story.end().await;
 }

@@ -29,6 +29,12 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     let file_of_data = story.volume("data").await.unwrap().status.unwrap().path.unwrap();
     story.in_guest(&host, "web", "echo written | dd of=/dev/vdb conv=fsync").await;
 
+    // An image that cannot come, behind a password.
+    story.secret("login", json!({"username": "me", "password": "word"})).await;
+    let nowhere = format!("https://{}:1/guest.qcow2", story.run.address());
+    story.apply(story.secret_volume("far", "node-a", &nowhere, json!({"secret": "login"}))).await.unwrap();
+    let far = story.volume_is("far", "False", "ImportFailed").await;
+
     let definitions = Api::<CustomResourceDefinition>::all(story.client.clone());
     for kind in KINDS {
         let name = format!("{kind}.virtfleet.dev");
@@ -53,8 +59,9 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     assert!(story.outside(&host, &file).exists() && overlay != file, "its disk is there");
     let snapshots = || story.virsh(&host, &["snapshot-list", "--name", &domain]).unwrap();
     assert_eq!(snapshots(), "before");
+    assert!(story.secret_copy("node-a", &far).await.is_some(), "nothing is taken from a host");
 
-    install::helm(&story.run, "virtfleet-crds").unwrap();
+    install::chart(&story.run, "virtfleet-crds", &[]).unwrap();
     for kind in KINDS {
         let name = format!("{kind}.virtfleet.dev");
         until(&format!("{name} established"), async || {
@@ -72,6 +79,8 @@ async fn guests_outlive_their_crds_and_are_taken_back() {
     for host in HOSTS {
         story.apply(install::host_manifest(host)).await.unwrap();
     }
+    // Its volume is not made again.
+    story.no_secret_copy("node-a", &far).await;
     let vm = story.vm_is("web", "True", "Running").await;
     assert_eq!(vm.status.as_ref().unwrap().host.as_deref(), Some(host.as_str()));
     assert_eq!(story.virsh(&host, &["domid", &domain]).unwrap(), id, "it is the same run");

@@ -1,4 +1,4 @@
-//! What users do and what becomes of it, on a real API server, real libvirtd and real guests: one file a story. `e2e/stories.sh` brings
+//! What users do and what becomes of it, on a real API server, real libvirtd and real guests: one file a story. `e2e/suite.sh` brings
 //! the bed up.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -11,6 +11,7 @@ mod controller_killed;
 mod crds_deleted;
 mod create_and_boot;
 mod examples;
+mod flux;
 mod foreign_domain;
 mod full_disk;
 mod gitops;

@@ -6,12 +6,10 @@ use crds::storage_volume::VolumePhase;
 use e2e::HOSTS;
 use e2e::secure_images::{Authority, Heard, SecureImages};
 use e2e::story::{Story, until};
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
-use plan::names::{host_namespace, import_secret};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -24,24 +22,6 @@ fn canary() -> String {
 fn base64(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)
-}
-
-fn volume(story: &Story, name: &str, url: &str, more: Value) -> Value {
-    let mut http = story.image("", "guest.qcow2");
-    http["url"] = json!(url);
-    http.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    story.volume_manifest(name, json!({"host": "node-a", "source": {"http": http}}))
-}
-
-async fn secret(story: &Story, name: &str, data: Value) {
-    let manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
-    story.apply(manifest).await.unwrap();
-}
-
-/// The copy for a volume on node-a.
-async fn copy(story: &Story, volume: &StorageVolume) -> Option<Secret> {
-    let copies = Api::<Secret>::namespaced(story.client.clone(), &host_namespace("node-a"));
-    copies.get_opt(&import_secret(&volume.uid().unwrap())).await.unwrap()
 }
 
 /// All files below a folder that are not another story's.
@@ -92,12 +72,17 @@ async fn nobody_tells(story: &Story, words: &[&str]) {
     let pool = story.outside("node-a", &format!("/var/lib/virtfleet/{}", story.namespace));
     assert!(found.iter().any(|file| file.starts_with(&pool)) && found.iter().any(|f| f.ends_with("agent-node-a.log")));
     shown.extend(found.into_iter().filter_map(|file| Some((file.display().to_string(), fs::read(file).ok()?))));
-    shown.retain(|(_, bytes)| {
-        let text = String::from_utf8_lossy(bytes);
-        words.iter().any(|word| text.contains(word))
-    });
-    let told: Vec<_> = shown.into_iter().map(|(place, _)| place).collect();
-    assert!(told.is_empty(), "{told:?}");
+    let tellers = |words: &[&str]| {
+        let tells = |bytes: &[u8]| {
+            let text = String::from_utf8_lossy(bytes);
+            words.iter().any(|word| text.contains(word))
+        };
+        shown.iter().filter(|(_, bytes)| tells(bytes)).map(|(place, _)| place.as_str()).collect::<Vec<_>>()
+    };
+    // What is no secret is told in all these ways.
+    let known = tellers(&["guest.qcow2"]);
+    assert!(known.contains(&"events") && known.iter().any(|place| place.ends_with("agent-node-a.log")), "{known:?}");
+    assert_eq!(tellers(words), [""; 0]);
 }
 
 #[tokio::test]
@@ -108,20 +93,23 @@ async fn an_image_behind_a_password_comes_and_the_password_is_told_to_its_server
     let comment = canary();
     let bundle = format!("{}# {comment}\n", authority.certificate);
     let server = SecureImages::start(&story.run, &authority, &[format!("Basic {basic}")], "").await.unwrap();
-    secret(&story, "login", json!({"username": "me", "password": wrong, "other": "not used"})).await;
+    story.secret("login", json!({"username": "me", "password": wrong, "other": "not used"})).await;
     let more = json!({"secret": "login", "caBundle": bundle});
-    story.apply(volume(&story, "slow", &format!("{}/slow/guest.qcow2", server.url), more)).await.unwrap();
+    story
+        .apply(story.secret_volume("slow", "node-a", &format!("{}/slow/guest.qcow2", server.url), more))
+        .await
+        .unwrap();
 
     let refused = story.volume_is("slow", "False", "ImportUnauthorized").await;
     let ready = refused.status.as_ref().unwrap().conditions.iter().find(|c| c.type_ == "Ready").unwrap();
     assert!(ready.message.contains("401") && ready.message.contains("correct the Secret"), "{ready:?}");
     assert_eq!(refused.status.as_ref().unwrap().phase, Some(VolumePhase::Failed));
-    let held = copy(&story, &refused).await.expect("it is needed");
+    let held = story.secret_copy("node-a", &refused).await.expect("it is needed");
     let keys: Vec<_> = held.data.iter().flatten().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["password", "username"], "only what is used");
     assert_eq!(held.annotations()["virtfleet.dev/volume"], "password/slow");
 
-    secret(&story, "login", json!({"username": "me", "password": password})).await;
+    story.secret("login", json!({"username": "me", "password": password})).await;
     let received = || {
         let mut all = Vec::new();
         files(&story, &story.outside("node-a", "/var/lib/virtfleet/password"), &mut all);
@@ -132,7 +120,7 @@ async fn an_image_behind_a_password_comes_and_the_password_is_told_to_its_server
     let words = [&password, &wrong, &comment, &basic, &base64(&format!("me:{wrong}")), &base64(&password)];
     let words = words.map(String::as_str);
     nobody_tells(&story, &words).await;
-    assert!(copy(&story, &refused).await.is_some(), "it is needed until the image is there");
+    assert!(story.secret_copy("node-a", &refused).await.is_some(), "it is needed until the image is there");
 
     // Whoever goes on with it is asked for the password again.
     let pid = story.pid("agent-node-a");
@@ -141,7 +129,7 @@ async fn an_image_behind_a_password_comes_and_the_password_is_told_to_its_server
     let ready = story.volume_is("slow", "True", "Ready").await;
     let resumed = |heard: &Heard| heard.range.is_some() && heard.authorization == Some(format!("Basic {basic}"));
     assert!(server.heard().iter().any(resumed), "{} requests", server.heard().len());
-    until("the end of the copy", async || copy(&story, &ready).await.map_or(Ok(()), |_| Err("it is there"))).await;
+    story.no_secret_copy("node-a", &ready).await;
     nobody_tells(&story, &words).await;
     story.end().await;
 }
@@ -155,12 +143,12 @@ async fn a_token_is_waited_for_and_carried_to_no_other_server() {
     let server = SecureImages::start(&story.run, &authority, std::slice::from_ref(&bearer), &other.url).await.unwrap();
     let named = |bundle: &str| json!({"secret": "pass", "caBundle": bundle});
     let url = format!("{}/leave/guest.qcow2", server.url);
-    story.apply(volume(&story, "moved", &url, named(&authority.certificate))).await.unwrap();
+    story.apply(story.secret_volume("moved", "node-a", &url, named(&authority.certificate))).await.unwrap();
     let missing = story.volume_is("moved", "False", "SecretMissing").await;
-    assert!(copy(&story, &missing).await.is_none());
+    assert!(story.secret_copy("node-a", &missing).await.is_none());
     assert_eq!(server.heard(), [], "nothing is asked without it");
 
-    secret(&story, "pass", json!({"token": format!("{token}\n")})).await;
+    story.secret("pass", json!({"token": format!("{token}\n")})).await;
     let ready = story.volume_is("moved", "True", "Ready").await;
     let heard = |path: &str, authorization: Option<&String>| Heard {
         path: path.into(),
@@ -169,12 +157,12 @@ async fn a_token_is_waited_for_and_carried_to_no_other_server() {
     };
     assert_eq!(server.heard(), [heard("/leave/guest.qcow2", Some(&bearer))]);
     assert_eq!(other.heard(), [heard("/open/guest.qcow2", None)]);
-    until("the end of the copy", async || copy(&story, &ready).await.map_or(Ok(()), |_| Err("it is there"))).await;
+    story.no_secret_copy("node-a", &ready).await;
 
     // Nobody vouches for the server, or somebody else does.
     let stranger = Authority::new().unwrap().certificate;
     for (name, more) in [("unknown", json!({"secret": "pass"})), ("stranger", named(&stranger))] {
-        story.apply(volume(&story, name, &url, more)).await.unwrap();
+        story.apply(story.secret_volume(name, "node-a", &url, more)).await.unwrap();
         let volume = story.volume_is(name, "False", "TlsFailed").await;
         let message = &volume.status.unwrap().conditions.iter().find(|c| c.type_ == "Ready").unwrap().message.clone();
         assert!(message.contains("spec.source.http.caBundle"), "{message}");
@@ -184,7 +172,7 @@ async fn a_token_is_waited_for_and_carried_to_no_other_server() {
     let leads = format!("{}/plain/guest.qcow2?", closed.url);
     let door = SecureImages::start(&story.run, &authority, std::slice::from_ref(&bearer), &leads).await.unwrap();
     let url = format!("{}/leave/guest.qcow2", door.url);
-    story.apply(volume(&story, "closed", &url, named(&authority.certificate))).await.unwrap();
+    story.apply(story.secret_volume("closed", "node-a", &url, named(&authority.certificate))).await.unwrap();
     story.volume_is("closed", "False", "ImportUnauthorized").await;
     assert!(closed.heard().iter().all(|heard| heard.authorization.is_none()) && !closed.heard().is_empty());
     assert_eq!(server.heard().len(), 1, "no request went out over a connection that is not trusted");
