@@ -1,5 +1,5 @@
-//! Every verb on every kind, in every namespace that matters, for a pod's agent, for a host's and for the controller: what the table does not name is refused.
-//! What the policies narrow further is in `identity`.
+//! Every verb on every kind, in every namespace that matters, for the agents' pods, for an agent and for the controller: what the table does
+//! not name is refused. What the policies narrow further is in `identity`.
 
 use crds::HOSTS_NAMESPACE;
 use e2e::story::{Story, client, token_of};
@@ -113,7 +113,8 @@ async fn each_account_may_do_what_its_table_says_and_nothing_else() {
     let mut wrong = BTreeSet::new();
     let pods = ("virtfleet-system", "virtfleet-agent");
     let pod = story.with_token(&token_of(&story.client, pods, None, 3600).await.unwrap());
-    let (agent, controller) = (client(&story.run, "node-a").await.unwrap(), client(&story.run, "controller").await.unwrap());
+    let (agent, controller) =
+        (client(&story.run, "node-a").await.unwrap(), client(&story.run, "controller").await.unwrap());
     for (who, client, table) in
         [("pod", pod, &POD[..]), ("node-a", agent, &AGENT[..]), ("controller", controller, &CONTROLLER[..])]
     {
