@@ -33,7 +33,7 @@ pub fn binding<'a>(volume: &StorageVolume, machines: impl IntoIterator<Item = &'
     let mut users: Vec<(bool, &VirtualMachine)> = machines
         .into_iter()
         .filter_map(|vm| {
-            let named = uses::volumes(vm).get(&name).copied();
+            let named = uses::volumes(vm).get(&name).copied().filter(|_| !is_anothers(volume, vm));
             // A disk that was taken out of the manifest is the guest's until it stops.
             let attached = attached(vm, status.path.as_deref());
             (named.is_some() || attached).then_some((named.unwrap_or_default() || attached, vm))
@@ -61,6 +61,17 @@ pub fn binding<'a>(volume: &StorageVolume, machines: impl IntoIterator<Item = &'
         host: status.host.clone().or_else(|| volume.spec.host.clone()).or(with_consumer),
         consumer: consumer.and_then(|vm| vm.metadata.name.clone()),
     }
+}
+
+/// Whether the machine has a template by the volume's name, which was made for another one: of the same name, say, that was deleted a moment
+/// ago. It waits for that volume's end, which must not wait for it.
+fn is_anothers(volume: &StorageVolume, vm: &VirtualMachine) -> bool {
+    let name = vm.metadata.name.as_deref().unwrap_or_default();
+    let mut of_name =
+        vm.spec.disks.iter().filter(|disk| Some(names::disk_volume(name, disk)) == volume.metadata.name).peekable();
+    let owners = volume.metadata.owner_references.iter().flatten();
+    let is_own = owners.into_iter().any(|owner| Some(&owner.uid) == vm.metadata.uid.as_ref());
+    !is_own && of_name.peek().is_some() && of_name.all(|disk| disk.volume_template.is_some())
 }
 
 fn attached(vm: &VirtualMachine, path: Option<&str>) -> bool {
@@ -234,6 +245,26 @@ mod tests {
         assert_eq!(binding(&held, []).claimed_by, None);
         let (new, older) = (vm("a", LATE, None, false), vm("b", EARLY, None, false));
         assert_eq!(binding(&held, [&new, &older]).claimed_by.unwrap().name, "b", "it is no heir");
+    }
+
+    #[test]
+    fn a_template_volume_that_goes_is_not_held_by_the_next_machine_of_the_name() {
+        let owner = |uid: &str| json!([{"apiVersion": "virtfleet.dev/v1alpha1", "kind": "VirtualMachine", "name": "a", "uid": uid}]);
+        let of = |uid: &str| {
+            let mut volume = volume(json!({"host": "node-a"}));
+            volume.metadata.name = Some("a-root".into());
+            volume.metadata.owner_references = serde_json::from_value(owner(uid)).unwrap();
+            volume
+        };
+        let mut vm = vm("a", LATE, None, false);
+        vm.spec.disks = serde_json::from_value(
+            json!([{"name": "root", "volumeTemplate": {"spec": {"storagePool": "images", "capacity": "1Gi"}}}]),
+        )
+        .unwrap();
+        let others = binding(&of("uid-of-the-old-a"), [&vm]);
+        assert_eq!((others.used_by, others.claimed_by), (vec![], None));
+        let own = binding(&of("uid-a"), [&vm]);
+        assert_eq!((own.used_by, own.claimed_by.unwrap().uid), (vec!["a".to_owned()], "uid-a".into()));
     }
 
     #[test]
