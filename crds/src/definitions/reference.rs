@@ -6,10 +6,11 @@ const HEAD: &str = "\
 <!-- Written by crdgen (make generate); do not edit. -->
 # Reference
 
-Each field of each kind of `virtfleet.dev/v1alpha1`, as `kubectl explain` tells them too. `spec` is yours, `status` is written by Virtfleet alone.
-`disks[].name` is field `name` of each item of list `disks`. A *choice* is one of the values that are explained beside it; a *quantity* is a
-number with or without a unit, such as `2Gi`, `500M` or `1.5`. *required* fields have no default; what is *fixed* cannot be changed later.
-A field that has no default may be left out. Names of all kinds are DNS labels: up to 63 lower case letters, digits and `-`.
+Each field of each kind of `virtfleet.dev/v1alpha1`, as `kubectl explain` tells them too. `spec` is yours, `status` is written by Virtfleet
+alone. `disks[].name` is field `name` of each item of list `disks`. A *choice* is one of the values that are explained beside it; a *quantity*
+is a number with or without a unit, such as `2Gi`, `500M` or `1.5`. A field without a default may be left out, unless it is *required*; what
+is *fixed* cannot be changed later. Sentences in italics are the API server's answer to who breaks that rule. Names of all kinds are DNS
+labels: up to 63 lower case letters, digits and `-`.
 
 Annotations and labels stand in [machines](machines.md#annotations-and-labels), the reasons of conditions in
 [troubleshooting](troubleshooting.md).
@@ -37,7 +38,7 @@ fn kind(definition: &Value) -> String {
         false => format!("; `--field-selector` knows {}.\n", selectable.join(", ").replace("`.", "`")),
     };
     for rule in messages(schema, None).chain(messages(spec, None)) {
-        page += &format!("\n- {rule}");
+        page += &format!("\n{rule}\n");
     }
     page += "\n### spec\n| field | type | default | meaning |\n|---|---|---|---|\n";
     rows(spec, "", &mut |field| {
@@ -134,6 +135,7 @@ fn type_of(schema: &Value) -> &str {
         _ if schema.get("x-kubernetes-int-or-string").is_some() => "quantity",
         _ if schema.get("enum").is_some() => "choice",
         _ if schema["format"] == "date-time" => "time",
+        "object" if schema["additionalProperties"] == false => "`{}`",
         "object" if schema.get("additionalProperties").is_some() => "map",
         other => other,
     }
@@ -165,7 +167,7 @@ fn messages<'a>(schema: &'a Value, blamed: Option<&'a str>) -> impl Iterator<Ite
     rules(schema, blamed)
         .filter(|rule| !fixes(rule))
         .filter_map(|rule| rule["message"].as_str())
-        .map(|message| format!("Refused: *{message}*"))
+        .map(|message| format!("*{}*", message.replace('<', "&lt;").replace('*', "\\*")))
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
