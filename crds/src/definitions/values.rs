@@ -33,3 +33,49 @@ fn meanings<'a>(values: &'a [Value], types: &'a Value) -> impl Iterator<Item = S
         Some(format!(" - `{}`: {}", variant["const"].as_str()?, variant["description"].as_str()?.replace('\n', " ")))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::definitions::all;
+    use crate::*;
+    use schemars::schema_for;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_value_of_each_field_is_explained() {
+        fn look(schema: &Value) {
+            for value in schema["enum"].as_array().into_iter().flatten() {
+                let line = format!(" - `{}`: ", value.as_str().unwrap());
+                assert!(schema["description"].as_str().unwrap().contains(&line), "{schema}");
+            }
+            schema.as_object().into_iter().flat_map(|fields| fields.values()).for_each(look);
+        }
+        all().unwrap().iter().for_each(|definition| look(&definition["spec"]["versions"][0]["schema"]));
+    }
+
+    /// An enum is known by its values alone.
+    #[test]
+    fn no_two_enums_of_a_type_have_the_same_values() {
+        for types in [
+            schema_for!(HostSpec),
+            schema_for!(HostStatus),
+            schema_for!(SnapshotSpec),
+            schema_for!(SnapshotStatus),
+            schema_for!(StoragePoolSpec),
+            schema_for!(StoragePoolStatus),
+            schema_for!(StorageVolumeSpec),
+            schema_for!(StorageVolumeStatus),
+            schema_for!(VirtualMachineSpec),
+            schema_for!(VirtualMachineStatus),
+        ] {
+            let mut known = BTreeSet::new();
+            for one in types.as_value()["$defs"].as_object().into_iter().flat_map(|all| all.values()) {
+                let Some(variants) = one["oneOf"].as_array() else { continue };
+                let values: Vec<_> = variants.iter().map(|variant| variant["const"].to_string()).collect();
+                assert!(known.insert(values), "{one}");
+            }
+        }
+    }
+}
