@@ -16,6 +16,8 @@ async fn every_phase_is_understood_by_kstatus_and_argo_cd() {
     let history = History::of(&story, &KINDS).await;
     story.apply(manifest("Host", "health", json!({}))).await.unwrap();
     story.apply(manifest("StoragePool", "health-2", json!({"dir": {"path": "/nowhere/allowed"}}))).await.unwrap();
+    let dir = json!({"dir": {"path": "/var/lib/virtfleet/health-3"}});
+    story.apply(manifest("StoragePool", "health-3", dir)).await.unwrap();
 
     // A life: imported, started, changed, snapshotted, stopped, started, deleted.
     let source = json!({"http": story.image("slow", "guest.qcow2")});
@@ -38,14 +40,17 @@ async fn every_phase_is_understood_by_kstatus_and_argo_cd() {
         .kubectl(&["wait", "--for=jsonpath={.status.observedGeneration}=1", "--timeout=60s", "pool/health-2"])
         .unwrap();
     story.empty().await;
-    story.kubectl(&["delete", "host/health", "pool/health-2"]).unwrap();
+    // As long as it is there, all pools wait for its agent.
+    story.kubectl(&["delete", "host/health"]).unwrap();
+    story.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "pool/health-3"]).unwrap();
+    story.kubectl(&["delete", "pool/health-2", "pool/health-3"]).unwrap();
 
     let script = argo_script(&story);
     let mut seen = Vec::new();
     for (kind, name) in [
         ("Host", "health"),
-        ("StoragePool", "health"),
         ("StoragePool", "health-2"),
+        ("StoragePool", "health-3"),
         ("StorageVolume", "root"),
         ("StorageVolume", "small"),
         ("VirtualMachine", "web"),

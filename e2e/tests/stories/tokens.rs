@@ -3,6 +3,7 @@
 use crds::{HOSTS_NAMESPACE, Host};
 use e2e::shell::output;
 use e2e::story::{Story, token_of, until};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, ListParams};
@@ -145,5 +146,7 @@ async fn an_agent_outside_renews_the_token_it_was_given() {
     })
     .await;
     drop(agent);
+    let leases = Api::<Lease>::namespaced(story.client.clone(), HOSTS_NAMESPACE);
+    assert!(leases.get_opt("edge-9").await.unwrap().is_none(), "a renewal on its way made it again");
     story.end().await;
 }
