@@ -20,20 +20,25 @@ pub fn below(path: &str) -> Vec<String> {
     let mut chain = Vec::new();
     let mut next = Some(path.to_owned());
     while let Some(path) = next.take() {
-        let Ok(Some(bytes)) = beginning(Path::new(&path)) else { break };
-        let Some(below) = overlay::below(&bytes) else { break };
-        // A name without directory is meant beside the file that says it.
-        let file = match (below.path.starts_with('/'), Path::new(&path).parent()) {
-            (false, Some(dir)) => dir.join(&below.path).display().to_string(),
-            (true, _) | (false, None) => below.path,
-        };
+        let Some((file, format)) = under(&path) else { break };
         if chain.len() == LONGEST || chain.contains(&file) {
             break;
         }
         chain.push(file.clone());
-        next = (below.format == Some(Format::Qcow2)).then_some(file);
+        next = (format == Some(Format::Qcow2)).then_some(file);
     }
     chain
+}
+
+/// The file right below a qcow2 file, with its format where that is told.
+pub fn under(path: &str) -> Option<(String, Option<Format>)> {
+    let below = overlay::below(&beginning(Path::new(path)).ok()??)?;
+    // A name without directory is meant beside the file that says it.
+    let file = match (below.path.starts_with('/'), Path::new(path).parent()) {
+        (false, Some(dir)) => dir.join(&below.path).display().to_string(),
+        (true, _) | (false, None) => below.path,
+    };
+    Some((file, below.format))
 }
 
 /// [`below`] for each of them that lies over another.

@@ -1,6 +1,7 @@
 //! A Snapshot on the host of its machine: observe, plan, execute, and again until nothing is left to do; then report.
 
 pub mod attempts;
+pub mod behind;
 mod execute;
 mod observe;
 pub mod poll;
@@ -78,9 +79,8 @@ pub fn vanish(snapshot: &Snapshot) -> Option<(TeardownPolicy, String)> {
 fn must_be_fresh(step: &Step) -> bool {
     match step {
         Step::Prepare { .. } => false,
-        Step::Discard { .. } | Step::Take { .. } | Step::Claim { .. } | Step::Merge | Step::Settle | Step::Forget => {
-            true
-        }
+        Step::Discard { .. } | Step::Take { .. } | Step::Record { .. } | Step::Claim { .. } => true,
+        Step::Merge | Step::Settle | Step::Forget => true,
     }
 }
 

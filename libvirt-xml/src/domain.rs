@@ -239,6 +239,15 @@ pub fn facts(xml: &str) -> Result<Facts, Error> {
     Ok(domain_read::facts(&Tree::parse(xml)?))
 }
 
+/// What we own of a domain and what else its XML tells, from one reading of it.
+///
+/// # Errors
+/// As [`Domain::parse`].
+pub fn domain_and_facts(xml: &str) -> Result<(Domain, Facts), Error> {
+    let tree = Tree::parse(xml)?;
+    Ok((domain_read::domain(&tree)?, domain_read::facts(&tree)))
+}
+
 /// Our disk of that name in a domain's XML, as a document of its own for attaching or detaching it.
 ///
 /// # Errors

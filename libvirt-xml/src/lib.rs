@@ -9,13 +9,14 @@ mod domain_edit;
 mod domain_read;
 pub mod mark;
 pub mod pool;
+mod read_only;
 pub mod snapshot;
 mod tree;
 
 pub use capabilities::{Capabilities, DomainCapabilities};
 pub use domain::{
     Accelerator, Address, Chain, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, Merged,
-    disk_device, facts, mark_of, without_merged,
+    disk_device, domain_and_facts, facts, mark_of, without_merged,
 };
 pub use mark::{Mark, Owner, Run};
 pub use pool::Pool;

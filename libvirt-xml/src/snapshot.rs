@@ -1,8 +1,9 @@
 //! A domain's snapshot: asked for, or read from libvirt's XML.
 
+use crate::read_only::{self, at, children, text_at};
 use crate::tree::Tree;
-use crate::{DiskFormat, Error, domain_read};
-use xot::Node;
+use crate::{DiskFormat, Error, Merged, domain_read, without_merged};
+use roxmltree::Node;
 
 /// Begins the description of a snapshot of ours; the object's UID follows.
 const CLAIM: &str = "virtfleet.dev/uid=";
@@ -71,6 +72,21 @@ pub struct Snapshot {
     pub files: Vec<String>,
 }
 
+/// What libvirt writes down of a snapshot that it has taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// When it was taken, in seconds since 1970.
+    pub created: i64,
+    /// Name of the one before it.
+    pub parent: Option<&'a str>,
+    /// Whether the domain was on.
+    pub on: bool,
+    /// The domain's inactive XML as it is since, on the overlays.
+    pub inactive_xml: &'a str,
+    /// The overlays, with the file below each.
+    pub overlays: &'a [Merged],
+}
+
 /// A disk in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -116,6 +132,33 @@ impl Request {
         }
         tree.write()
     }
+
+    /// XML of the record that libvirt would have, had it not died between taking it and writing that down.
+    ///
+    /// # Errors
+    /// As [`Request::render`], and when the domain's XML is none.
+    pub fn record(&self, of: &Record<'_>) -> Result<String, Error> {
+        let mut tree = Tree::parse(&self.render()?)?;
+        let top = tree.top;
+        let state = if of.on { "disk-snapshot" } else { "shutoff" };
+        for (name, value) in [("state", state), ("creationTime", &of.created.to_string())] {
+            let node = tree.append(top, name, &[])?;
+            tree.set_text(node, value)?;
+        }
+        tree.append(top, "memory", &[("snapshot", "no")])?;
+        if let Some(parent) = of.parent {
+            let node = tree.append(top, "parent", &[])?;
+            let node = tree.append(node, "name", &[])?;
+            tree.set_text(node, parent)?;
+        }
+        let before = without_merged(of.inactive_xml, of.overlays)?;
+        let before = before.as_deref().unwrap_or(of.inactive_xml);
+        tree.append_document(top, before, "domain")?;
+        if of.on {
+            tree.append_document(top, before, "inactiveDomain")?;
+        }
+        tree.write()
+    }
 }
 
 impl Snapshot {
@@ -124,21 +167,21 @@ impl Snapshot {
     /// # Errors
     /// When it is not libvirt's XML of a snapshot.
     pub fn parse(xml: &str) -> Result<Snapshot, Error> {
-        let tree = Tree::parse(xml)?;
-        let top = tree.top;
-        let created = tree.text_at(top, &["creationTime"]).ok_or(Error::Missing("creationTime"))?;
-        let disks = disks(&tree);
-        let memory = tree.child(top, "memory").and_then(|node| place(tree.attribute(node, "snapshot")));
+        let document = read_only::document(xml)?;
+        let top = document.root_element();
+        let created = text_at(top, &["creationTime"]).ok_or(Error::Missing("creationTime"))?;
+        let disks = disks(top);
+        let memory = at(top, &["memory"]).and_then(|node| place(node.attribute("snapshot")));
         let places = memory.into_iter().chain(disks.iter().map(|disk| disk.place)).collect();
+        let sources = top.descendants().filter(|node| node.tag_name().name() == "source");
         Ok(Snapshot {
-            name: tree.text_at(top, &["name"]).ok_or(Error::Missing("name"))?,
-            uid: tree.text_at(top, &["description"]).and_then(|text| text.strip_prefix(CLAIM).map(str::to_owned)),
-            parent: tree.text_at(top, &["parent", "name"]),
+            name: text_at(top, &["name"]).ok_or(Error::Missing("name"))?,
+            uid: text_at(top, &["description"]).and_then(|text| text.strip_prefix(CLAIM).map(str::to_owned)),
+            parent: text_at(top, &["parent", "name"]),
             created: created.parse().map_err(|_| Error::Unexpected { what: "creationTime", value: created.clone() })?,
-            state: tree.text_at(top, &["state"]).unwrap_or_default(),
-            files: tree
-                .descendants(top, "source")
-                .filter_map(|node| tree.attribute(node, "file").or_else(|| tree.attribute(node, "dev")))
+            state: text_at(top, &["state"]).unwrap_or_default(),
+            files: sources
+                .filter_map(|node| node.attribute("file").or_else(|| node.attribute("dev")))
                 .map(str::to_owned)
                 .collect(),
             places,
@@ -179,19 +222,15 @@ fn place(word: Option<&str>) -> Option<Place> {
 
 /// The disks in the snapshot, with their names and files from the domain's definition of then. A running domain has two definitions, which
 /// name the same files.
-fn disks(tree: &Tree) -> Vec<Disk> {
-    let of_domain: Vec<Node> = tree
-        .at(tree.top, &["domain", "devices"])
-        .map_or_else(Vec::new, |devices| tree.children(devices, "disk").collect());
-    let in_snapshot = tree.child(tree.top, "disks");
-    let disk = |node: Node| {
-        let target = tree.attribute(node, "name")?.to_owned();
-        let place = place(tree.attribute(node, "snapshot"))?;
-        let own =
-            |disk: &&Node| tree.child(**disk, "target").and_then(|t| tree.attribute(t, "dev")) == Some(target.as_str());
+fn disks(top: Node<'_, '_>) -> Vec<Disk> {
+    let of_domain: Vec<Node<'_, '_>> =
+        at(top, &["domain", "devices"]).map_or_else(Vec::new, |devices| children(devices, "disk").collect());
+    let disk = |node: Node<'_, '_>| {
+        let target = node.attribute("name")?.to_owned();
+        let place = place(node.attribute("snapshot"))?;
+        let own = |disk: &&Node<'_, '_>| at(**disk, &["target"]).and_then(|t| t.attribute("dev")) == Some(&target);
         let then = of_domain.iter().find(own).copied();
-        let get = |child: &str, attribute: &str| Some(tree.attribute(tree.child(then?, child)?, attribute)?.to_owned());
-        let source = tree.child(node, "source");
+        let get = |child: &str, attribute: &str| Some(at(then?, &[child])?.attribute(attribute)?.to_owned());
         Some(Disk {
             name: get("alias", "name").and_then(|n| n.strip_prefix(domain_read::DISK_ALIAS).map(str::to_owned)),
             file: get("source", "file").or_else(|| get("source", "dev")).unwrap_or_default(),
@@ -199,12 +238,13 @@ fn disks(tree: &Tree) -> Vec<Disk> {
                 Some("qcow2") => DiskFormat::Qcow2,
                 Some(_) | None => DiskFormat::Raw,
             },
-            overlay: source.and_then(|node| tree.attribute(node, "file")).map(str::to_owned),
+            overlay: at(node, &["source"]).and_then(|node| node.attribute("file")).map(str::to_owned),
             target,
             place,
         })
     };
-    in_snapshot.into_iter().flat_map(|node| tree.children(node, "disk")).filter_map(disk).collect()
+    let in_snapshot = at(top, &["disks"]);
+    in_snapshot.into_iter().flat_map(|node| children(node, "disk")).filter_map(disk).collect()
 }
 
 #[cfg(test)]
@@ -254,6 +294,38 @@ mod tests {
         assert_eq!(without(Snapshot::parse(TAKEN).unwrap()), Snapshot::parse(&none).unwrap());
         let foreign = TAKEN.replace("virtfleet.dev/uid=abc", "before the update");
         assert_eq!(Snapshot::parse(&foreign).unwrap().uid, None);
+    }
+
+    #[test]
+    fn a_record_says_what_libvirt_would_have_said() {
+        let taken = Snapshot::parse(TAKEN).unwrap();
+        let (at, end) = (TAKEN.find("<domain type").unwrap(), TAKEN.find("</domainsnapshot>").unwrap());
+        // As the domain is since: on the overlay.
+        let since = TAKEN[at..end].replace(
+            "type='raw'/><source file='/p/shop.a-00000000.raw'",
+            "type='qcow2'/><source file='/p/shop.a-00000000.s2-0'",
+        );
+        let disks = vec![
+            RequestedDisk { target: "vda".into(), part: Part::External { overlay: "/p/shop.a-00000000.s2-0".into() } },
+            RequestedDisk { target: "vdb".into(), part: Part::Excluded },
+        ];
+        let below = Merged {
+            overlay: "/p/shop.a-00000000.s2-0".into(),
+            below: "/p/shop.a-00000000.raw".into(),
+            format: DiskFormat::Raw,
+        };
+        let request = Request { name: "s2".into(), uid: "abc".into(), disks };
+        for on in [false, true] {
+            let (created, overlays) = (taken.created, std::slice::from_ref(&below));
+            let record = Record { created, parent: Some("s1"), on, inactive_xml: &since, overlays };
+            let xml = request.record(&record).unwrap();
+            let told = Snapshot::parse(&xml).unwrap();
+            assert_eq!(told.state, if on { "disk-snapshot" } else { "shutoff" });
+            // A running domain has two definitions, which name the same files.
+            let files = Vec::new();
+            let apart = |seen: Snapshot| Snapshot { files: files.clone(), state: String::new(), ..seen };
+            assert_eq!(apart(told), apart(taken.clone()), "{xml}");
+        }
     }
 
     #[test]

@@ -6,6 +6,18 @@ use xot::{Node, Xot};
 /// Larger documents are refused: libvirt's largest are some hundred KiB.
 const LARGEST: usize = 16 << 20;
 
+/// Refuses what libvirt would not write.
+pub(crate) fn check(xml: &str) -> Result<(), Error> {
+    if xml.len() > LARGEST {
+        return Err(Error::Unreadable(format!("{} bytes are too many", xml.len())));
+    }
+    // Entities are how a small document becomes a huge one, and how it reads files.
+    if xml.contains("<!DOCTYPE") || xml.contains("<!ENTITY") {
+        return Err(Error::Unreadable("it declares a document type".into()));
+    }
+    Ok(())
+}
+
 /// A parsed document.
 pub(crate) struct Tree {
     xot: Xot,
@@ -16,13 +28,7 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn parse(xml: &str) -> Result<Tree, Error> {
-        if xml.len() > LARGEST {
-            return Err(Error::Unreadable(format!("{} bytes are too many", xml.len())));
-        }
-        // Entities are how a small document becomes a huge one, and how it reads files.
-        if xml.contains("<!DOCTYPE") || xml.contains("<!ENTITY") {
-            return Err(Error::Unreadable("it declares a document type".into()));
-        }
+        check(xml)?;
         let mut xot = Xot::new();
         let document = xot.parse(xml).map_err(|e| Error::Unreadable(e.to_string()))?;
         let top = xot.document_element(document).map_err(|e| Error::Unreadable(e.to_string()))?;
@@ -110,6 +116,18 @@ impl Tree {
         self.xot.set_namespace(child, prefix, namespace);
         self.xot.append(parent, child).map_err(Error::Edit)?;
         Ok(child)
+    }
+
+    /// Appends a document's element, under another name where one is given.
+    pub(crate) fn append_document(&mut self, parent: Node, xml: &str, name: &str) -> Result<(), Error> {
+        let other = self.xot.parse(xml).map_err(|e| Error::Unreadable(e.to_string()))?;
+        let top = self.xot.document_element(other).map_err(|e| Error::Unreadable(e.to_string()))?;
+        self.xot.detach(top).map_err(Error::Edit)?;
+        let name = self.xot.add_name(name);
+        if let Some(element) = self.xot.element_mut(top) {
+            element.set_name(name);
+        }
+        self.xot.append(parent, top).map_err(Error::Edit)
     }
 
     /// The child of that name, made when it is not there.

@@ -9,6 +9,9 @@
 //!                    a failed attempt, or  ▼ │ another attempt
 //!                    deletion: discard ──▶ (absent)
 //! ```
+//!
+//! A libvirtd that dies while it takes one may leave the disks on the overlays without a record, which is then written (`Step::Record`);
+//! or QEMU on them without knowing it itself ([`Seen::adrift`]), until the machine is restarted.
 
 pub mod binding;
 pub mod concerned;
@@ -70,6 +73,10 @@ pub struct Seen {
     pub current: Option<String>,
     /// Whether the object once said that its snapshot is there.
     pub was_there: bool,
+    /// An overlay that QEMU has open, and may write to, while libvirt, which died as it switched to it, believes in the file below.
+    pub adrift: Option<String>,
+    /// Another snapshot that the disks are on, of which libvirt has yet to be given a record.
+    pub unwritten: Option<String>,
     /// What this agent tried last for this snapshot.
     pub attempt: Attempt,
     /// Another snapshot of the domain that is being merged.
@@ -124,6 +131,11 @@ pub enum OverlayFile {
     Stale,
     /// A file that the domain or one of its snapshots names.
     Used,
+    /// The disk is on it, though libvirt has no record of the snapshot.
+    On {
+        /// Whether nothing was written into it since.
+        blank: bool,
+    },
     /// Anything else; it is not touched.
     Other,
 }
@@ -180,6 +192,13 @@ pub enum Step {
         request: Request,
         /// How.
         method: UsedMethod,
+    },
+    /// Give libvirt the record of one that it took and did not write down.
+    Record {
+        /// What libvirt was asked for.
+        request: Request,
+        /// Whether the domain was on.
+        on: bool,
     },
     /// Write whose it is into its record, or with `None` that it is nobody's.
     Claim {
@@ -263,6 +282,10 @@ fn refuse(word: &'static str, message: impl Into<String>) -> Next {
 
 fn exist(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     match find(seen, &want.name).map(|found| found.uid.as_deref()) {
+        // A libvirtd that dies as it writes a record reads it again from a file that it never removes: written once more, that file goes.
+        Some(Some(uid)) if uid == want.uid && matches!(seen.attempt, Attempt::Failed { .. }) && !seen.was_there => {
+            Next::Do(Step::Claim { uid: Some(want.uid.clone()) })
+        }
         Some(Some(uid)) if uid == want.uid => Next::Done,
         // Of an object of this name that is gone: the shell has read the live one afresh.
         Some(Some(_)) => Next::Do(Step::Claim { uid: Some(want.uid.clone()) }),
@@ -284,6 +307,9 @@ fn exist(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
 fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     if seen.machine_goes {
         return wait("MachineTerminating", "the machine is being deleted");
+    }
+    if let Some(why) = adrift(seen) {
+        return Next::Wait { until: None, why };
     }
     if seen.attempt == Attempt::Merging || seen.merging.is_some() {
         return wait("Merging", "another snapshot of the machine is being merged");
@@ -309,13 +335,27 @@ fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     method::step(want, seen)
 }
 
+/// Whatever libvirt were asked for now, it would ask QEMU about files that the guest has left.
+pub(crate) fn adrift(seen: &Seen) -> Option<Reason> {
+    let message = match (&seen.adrift, &seen.unwritten) {
+        (Some(path), _) => format!(
+            "libvirt died while it took a snapshot: QEMU has {path} open, and libvirt does not know; restart the machine"
+        ),
+        (None, Some(other)) => format!("libvirt has yet to be told of snapshot {other}, which it took as it died"),
+        (None, None) => return None,
+    };
+    Some(Reason::new("LibvirtBehind", message))
+}
+
 /// Removes a blank overlay that nothing names.
 pub(crate) fn discard(seen: &Seen) -> Option<Next> {
     let blank = seen.disks.iter().find_map(|disk| match &disk.overlay {
         Overlay::At { path, file: OverlayFile::Blank | OverlayFile::Stale } => Some(path.clone()),
-        Overlay::At { file: OverlayFile::Absent | OverlayFile::Used | OverlayFile::Other, .. } | Overlay::NoPlace => {
-            None
+        Overlay::At {
+            file: OverlayFile::Absent | OverlayFile::Used | OverlayFile::On { .. } | OverlayFile::Other,
+            ..
         }
+        | Overlay::NoPlace => None,
     });
     blank.map(|path| Next::Do(Step::Discard { path }))
 }

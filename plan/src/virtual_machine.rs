@@ -16,6 +16,7 @@ mod differences;
 pub mod overlays;
 pub mod power;
 pub mod status;
+pub mod template;
 pub mod uses;
 pub mod validate;
 
@@ -89,6 +90,8 @@ pub struct Seen {
     pub failures: Failures,
     /// Files below a disk's own, by that file, as its header says.
     pub chains: BTreeMap<String, Vec<String>>,
+    /// Overlays that disks have gone on to though the definition does not say so, by the file that it names: libvirt died as it switched.
+    pub ahead: BTreeMap<String, String>,
     /// How many snapshots the domain has, and the one that it goes on from.
     pub snapshots: (u32, Option<String>),
     /// The snapshot that is being merged: until it is done the domain may be started by libvirt itself, and its files change.

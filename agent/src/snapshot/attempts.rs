@@ -5,9 +5,14 @@ use jiff::{SignedDuration, Timestamp};
 use plan::snapshot::Attempt;
 use std::collections::BTreeMap;
 
-/// By the snapshot's UID.
+/// What was tried, and what came in its way.
 #[derive(Default)]
-pub struct Attempts(Shared<BTreeMap<String, Entry>>);
+pub struct Attempts {
+    /// By the snapshot's UID.
+    all: Shared<BTreeMap<String, Entry>>,
+    /// By the domain's UUID: in which of its runs QEMU has which blank overlay open.
+    held: Shared<BTreeMap<String, (u32, String)>>,
+}
 
 struct Entry {
     machine: (String, String),
@@ -22,12 +27,12 @@ const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 impl Attempts {
     /// What was tried last.
     pub fn of(&self, uid: &str) -> Attempt {
-        self.0.lock().get(uid).map_or(Attempt::None, |entry| entry.last.clone())
+        self.all.lock().get(uid).map_or(Attempt::None, |entry| entry.last.clone())
     }
 
     /// Name of a snapshot of that machine that is being merged, other than that of `but`.
     pub fn merging(&self, namespace: &str, machine: &str, but: Option<&str>) -> Option<String> {
-        let all = self.0.lock();
+        let all = self.all.lock();
         let merging = all.iter().find(|(uid, entry)| {
             entry.last == Attempt::Merging
                 && (entry.machine.0 == namespace && entry.machine.1 == machine)
@@ -38,14 +43,14 @@ impl Attempts {
 
     /// Remembers a merge that begins.
     pub fn begin_merge(&self, uid: &str, machine: (String, String), name: String) {
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         let failures = all.get(uid).map_or(0, |entry| entry.failures);
         all.insert(uid.to_owned(), Entry { machine, name, last: Attempt::Merging, failures });
     }
 
     /// Remembers how something ended.
     pub fn end(&self, uid: &str, result: Result<(), String>) {
-        let mut all = self.0.lock();
+        let mut all = self.all.lock();
         let Err(message) = result else {
             all.remove(uid);
             return;
@@ -57,9 +62,20 @@ impl Attempts {
         entry.last = Attempt::Failed { message, again: Timestamp::now() + pause.min(LONGEST_PAUSE) };
     }
 
+    /// Remembers that QEMU has an overlay open, of which libvirt, which died, knows nothing: for as long as this run of the guest lasts.
+    pub fn hold(&self, domain: &str, run: u32, path: String) {
+        self.held.lock().insert(domain.to_owned(), (run, path));
+    }
+
+    /// An overlay that QEMU is known to have open so.
+    pub fn held(&self, domain: &str, run: Option<u32>) -> Option<String> {
+        let held = self.held.lock().get(domain).cloned();
+        held.filter(|(of, _)| Some(*of) == run).map(|(_, path)| path)
+    }
+
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
-        self.0.lock().remove(uid);
+        self.all.lock().remove(uid);
     }
 }
 
@@ -84,5 +100,8 @@ mod tests {
         assert_eq!(attempts.merging("shop", "web", None), None);
         attempts.end("u", Ok(()));
         assert_eq!(attempts.of("u"), Attempt::None);
+        attempts.hold("d", 7, "/p/o".into());
+        let held = [Some(7), Some(8), None].map(|run| attempts.held("d", run).is_some());
+        assert_eq!(held, [true, false, false], "the guest was started anew");
     }
 }

@@ -8,12 +8,13 @@ use crate::files;
 use crate::import::Failure;
 use crds::snapshot::{Snapshot, UsedMethod};
 use crds::storage_volume::Format;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::Take;
-use libvirt_xml::snapshot::{Request, claimed};
-use libvirt_xml::without_merged;
-use plan::snapshot::Step;
+use libvirt_xml::snapshot::{Part, Record, Request, claimed};
+use libvirt_xml::{DiskFormat, Merged, without_merged};
+use plan::snapshot::{Observed, Step};
 use shell::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,17 +34,33 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
             "prepare"
         }
         Step::Discard { path } => {
-            let done = blocking(move || discard(Path::new(&path))).await;
-            done.map_err(|message| Error::Passing { act: "remove a blank overlay", message })?;
-            "discard"
+            let file = PathBuf::from(&path);
+            let done = blocking(move || discard(&file)).await;
+            match (done.map_err(|message| Error::Passing { act: "remove a blank overlay", message })?, sight.run) {
+                (Discarded::Gone, _) => "discard",
+                (Discarded::Held, Some(run)) => {
+                    context.attempts.hold(&sight.uuid, run, path);
+                    "leave a blank overlay to QEMU"
+                }
+                (Discarded::Held, None) => {
+                    let message = format!("somebody has {path} open");
+                    return Err(Error::Passing { act: "remove a blank overlay", message });
+                }
+            }
         }
         Step::Take { request, method } => {
             let taken = take(context, &sight.uuid, &request, method).await;
             context.attempts.end(&uid, taken);
             "take"
         }
-        Step::Claim { uid } => {
-            claim(context, sight, uid.as_deref()).await?;
+        Step::Record { request, on } => {
+            let recorded = record(context, sight, &request, on).await;
+            context.attempts.end(&uid, recorded);
+            "write libvirt's record"
+        }
+        Step::Claim { uid: whose } => {
+            claim(context, sight, whose.as_deref()).await?;
+            context.attempts.end(&uid, Ok(()));
             "claim"
         }
         Step::Settle => {
@@ -64,7 +81,7 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
     Ok(())
 }
 
-async fn blocking(work: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Result<(), String> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, String> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|failure| failure.message),
         Err(error) => Err(error.to_string()),
@@ -87,15 +104,26 @@ fn prepare(path: &Path, below: &str, format: Format, capacity: u64) -> Result<()
     files::give_name(&part, path).map_err(|error| Failure::io("give the overlay its name", &error))
 }
 
+/// What became of a blank overlay.
+enum Discarded {
+    Gone,
+    /// A QEMU has it open.
+    Held,
+}
+
 /// Removes a blank overlay, and what is left of one that was being made. One that was written to since is left.
-fn discard(path: &Path) -> Result<(), Failure> {
+fn discard(path: &Path) -> Result<Discarded, Failure> {
     let failed = |error: std::io::Error| Failure::io("remove the overlay", &error);
     if path.exists() && chains::is_blank(path).map_err(failed)? {
-        // QEMU locks what it writes to: it may be on it though libvirt, which died, does not know.
-        files::qemu_img(&["info", "-f", "qcow2"], path, &[])?;
+        // QEMU locks what it opens: it may be on it though libvirt, which died, does not know.
+        match files::qemu_img(&["info", "-f", "qcow2"], path, &[]) {
+            Err(failure) if failure.message.contains(" lock") => return Ok(Discarded::Held),
+            other => other?,
+        }
         files::unlink(path).map_err(failed)?;
     }
-    files::unlink(&part(path)).map_err(failed)
+    files::unlink(&part(path)).map_err(failed)?;
+    Ok(Discarded::Gone)
 }
 
 async fn take(context: &Context, uuid: &str, request: &Request, method: UsedMethod) -> Result<(), String> {
@@ -105,6 +133,36 @@ async fn take(context: &Context, uuid: &str, request: &Request, method: UsedMeth
         UsedMethod::External => Take::External,
     };
     context.libvirt.take_snapshot(uuid, xml, how).await.map_err(|error| error.to_string())
+}
+
+/// libvirt died after it had taken it and before it wrote that down.
+async fn record(context: &Context, sight: &Sight, request: &Request, on: bool) -> Result<(), String> {
+    let Observed::Domain(seen) = &sight.observed else { return Err("there is no domain".into()) };
+    let paths = request.disks.iter().filter_map(|disk| match &disk.part {
+        Part::External { overlay } => Some(overlay),
+        Part::Excluded | Part::Internal => None,
+    });
+    let (mut overlays, mut created) = (Vec::new(), 0);
+    for path in paths {
+        let (below, format) = chains::under(path).ok_or(format!("{path} lies over nothing"))?;
+        let format = match format.ok_or(format!("{path} does not say what it lies over"))? {
+            Format::Raw => DiskFormat::Raw,
+            Format::Qcow2 => DiskFormat::Qcow2,
+        };
+        overlays.push(Merged { overlay: path.clone(), below, format });
+        created = created.max(made(Path::new(path)));
+    }
+    let (parent, inactive_xml) = (seen.current.as_deref(), sight.inactive_xml.as_str());
+    let record = Record { created, parent, on, inactive_xml, overlays: &overlays };
+    let xml = request.record(&record).map_err(|error| error.to_string())?;
+    context.libvirt.redefine_snapshot(&sight.uuid, xml, true).await.map_err(|error| error.to_string())
+}
+
+/// When a file was made: an overlay is made right before it is needed. Now, where the file system does not say.
+fn made(path: &Path) -> i64 {
+    let made = std::fs::metadata(path).and_then(|metadata| metadata.created());
+    let made = made.ok().and_then(|made| Timestamp::try_from(made).ok());
+    made.unwrap_or_else(Timestamp::now).as_second()
 }
 
 async fn claim(context: &Context, sight: &Sight, uid: Option<&str>) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! One look at the domain of a snapshot's machine, its snapshots and the files beside its disks.
 
+use super::behind::behind;
 use crate::chains;
 use crate::context::Context;
 use crate::virtual_machine::observe::state;
@@ -9,7 +10,7 @@ use crds::virtual_machine::VirtualMachine;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::{DomainDetail, SnapshotDetail};
-use libvirt_xml::{DiskFormat, Domain, Merged, facts, mark_of, snapshot};
+use libvirt_xml::{DiskFormat, Domain, Facts, Merged, domain_and_facts, mark_of, snapshot};
 use plan::names;
 use plan::snapshot::status::was_there;
 use plan::snapshot::{Attempt, Observed, Overlay, OverlayFile, Reason, Seen, SeenDisk};
@@ -18,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
 
 /// What was seen, and what steps need of it.
 pub struct Sight {
@@ -26,6 +26,8 @@ pub struct Sight {
     pub observed: Observed,
     /// UUID of the domain; empty without one.
     pub uuid: String,
+    /// Number of the guest's run; absent while it is off.
+    pub run: Option<u32>,
     /// libvirt's record of the snapshot of this name.
     pub record: Option<SnapshotDetail>,
     /// The domain's inactive XML; empty without one.
@@ -36,6 +38,14 @@ pub struct Sight {
     pub sizes: BTreeMap<String, u64>,
 }
 
+/// What this agent knows by itself. It is read before libvirt is asked: a merge that ends in between is then seen as one that goes on, and
+/// not as a snapshot that is still there.
+struct Known {
+    machine_goes: bool,
+    attempt: Attempt,
+    merging: Option<String>,
+}
+
 /// Looks.
 ///
 /// # Errors
@@ -43,7 +53,7 @@ pub struct Sight {
 pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight> {
     let nothing = |observed| {
         let (uuid, inactive_xml) = (String::new(), String::new());
-        Ok(Sight { observed, uuid, record: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
+        Ok(Sight { observed, uuid, run: None, record: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
     };
     let no_domain = |word, message: String| nothing(Observed::NoDomain(Reason::new(word, message)));
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
@@ -60,6 +70,11 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     if !context.marks.are_known() {
         return unsettled();
     }
+    let known = Known {
+        machine_goes: vm.metadata.deletion_timestamp.is_some(),
+        attempt: context.attempts.of(&of.uid().unwrap_or_default()),
+        merging: context.attempts.merging(&namespace, machine, of.uid().as_deref()),
+    };
     let none_yet = || no_domain("MachineNotReady", format!("machine {machine} has no domain yet"));
     let Some(uuid) = uuid_of(context, &namespace, machine).await? else { return none_yet() };
     let (detail, records) = tokio::try_join!(context.libvirt.domain(&uuid), context.libvirt.snapshots(&uuid))?;
@@ -67,7 +82,7 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     if !is_marked(context, &namespace, machine, &detail)? {
         return none_yet();
     }
-    let domain = Domain::parse(&detail.inactive_xml).map_err(unreadable)?;
+    let (domain, facts) = domain_and_facts(&detail.inactive_xml).map_err(unreadable)?;
     let is_machines = domain.mark.as_ref().is_some_and(|mark| Some(&mark.owner.uid) == vm.metadata.uid.as_ref());
     let (true, Some(records)) = (is_machines, records) else { return unsettled() };
     let snapshots = records.iter().map(|r| snapshot::Snapshot::parse(&r.xml)).collect::<Result<Vec<_>, _>>();
@@ -76,9 +91,9 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let sizes = kept.filter_map(|disk| Some((disk.file.clone(), capacity(&disk.file, disk.format)?))).collect();
     let record = records.into_iter().find(|record| record.name == name);
     let merged = snapshots.iter().find(|snapshot| snapshot.name == name).map(gone_overlays).unwrap_or_default();
-    let inactive_xml = detail.inactive_xml.clone();
-    let seen = seen(context, of, &vm, detail, &domain, snapshots, &merged)?;
-    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, record, sizes, inactive_xml, merged })
+    let (inactive_xml, run) = (detail.inactive_xml.clone(), detail.summary.id);
+    let seen = seen(context, of, known, detail, (&domain, &facts), snapshots, &merged)?;
+    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, run, record, sizes, inactive_xml, merged })
 }
 
 /// UUID of the domain that may be the machine's.
@@ -107,21 +122,22 @@ fn is_owner(vm: &VirtualMachine, snapshot: &Snapshot) -> bool {
 fn seen(
     context: &Context,
     of: &Snapshot,
-    vm: &Arc<VirtualMachine>,
+    known: Known,
     detail: DomainDetail,
-    domain: &Domain,
+    (domain, own): (&Domain, &Facts),
     snapshots: Vec<snapshot::Snapshot>,
     merged: &[Merged],
 ) -> libvirt::Result<Seen> {
-    let own = facts(&detail.inactive_xml).map_err(unreadable)?;
-    let live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?.unwrap_or_default();
+    let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
+    let (running, live) = live.unzip();
     let chains = chains::of(domain.disks.iter().map(|disk| (disk.file.as_str(), format(disk.format))));
-    let named = own.files.iter().chain(&live.files).chain(chains.values().flatten());
+    let named = own.files.iter().chain(live.iter().flat_map(|live| &live.files)).chain(chains.values().flatten());
     let used: BTreeSet<&String> = named.chain(snapshots.iter().flat_map(|snapshot| &snapshot.files)).collect();
     let (name, uid) = (of.name_any(), of.uid().unwrap_or_default());
     let disk = |disk: &libvirt_xml::Disk| {
         let size = capacity(&disk.file, disk.format);
         let below = chains.get(&disk.file).map_or(&[][..], Vec::as_slice);
+        let now = running.iter().flat_map(|running| &running.disks).find(|now| now.name == disk.name).unwrap_or(disk);
         SeenDisk {
             name: disk.name.clone(),
             target: disk.target.clone(),
@@ -130,7 +146,13 @@ fn seen(
             overlay: match place(context, &disk.file, below, &name, &uid) {
                 None => Overlay::NoPlace,
                 Some(path) => {
-                    let file = if used.contains(&path) { OverlayFile::Used } else { there(&path, &disk.file, size) };
+                    let file = match used.contains(&path) {
+                        true if now.file == path => {
+                            OverlayFile::On { blank: chains::is_blank(Path::new(&path)).unwrap_or(false) }
+                        }
+                        true => OverlayFile::Used,
+                        false => there(&path, &disk.file, size),
+                    };
                     Overlay::At { path, file }
                 }
             },
@@ -141,7 +163,7 @@ fn seen(
     let names_merged = own.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
     let is_own = |target: &String| domain.disks.iter().any(|disk| disk.target == *target);
     let state = state(detail.summary.state);
-    let attempt = match context.attempts.of(&uid) {
+    let attempt = match known.attempt {
         // An agent before this one began it: libvirt goes on with it.
         Attempt::None if domain.mark.as_ref().is_some_and(|mark| is_merged_by_libvirt(mark.run, state)) => {
             Attempt::Merging
@@ -149,16 +171,21 @@ fn seen(
         attempt => attempt,
     };
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
+    let behind = behind(context, (&namespace, machine), domain, running.as_ref());
+    let has_none = |other: &String| *other != name && !snapshots.iter().any(|snapshot| snapshot.name == *other);
+    let unwritten = behind.on.into_iter().find(has_none);
     Ok(Seen {
         state,
-        machine_goes: vm.metadata.deletion_timestamp.is_some(),
+        machine_goes: known.machine_goes,
         disks: domain.disks.iter().map(disk).collect(),
         others: own.disks.iter().map(|disk| disk.target.clone()).filter(|target| !is_own(target)).collect(),
         snapshots,
         current: detail.current_snapshot,
         was_there: of.status.as_ref().is_some_and(was_there),
+        adrift: behind.adrift.or_else(|| context.attempts.held(&detail.summary.uuid, detail.summary.id)),
+        unwritten,
         attempt,
-        merging: context.attempts.merging(&namespace, machine, Some(&uid)),
+        merging: known.merging,
         merged: match (merged.is_empty(), names_merged) {
             (true, _) => plan::snapshot::Merged::No,
             (false, true) => plan::snapshot::Merged::InFiles,
@@ -179,7 +206,7 @@ fn gone_overlays(snapshot: &snapshot::Snapshot) -> Vec<Merged> {
 }
 
 /// Where a disk goes on: beside the first of its files that is a volume's in a pool of ours.
-fn place(context: &Context, file: &str, below: &[String], snapshot: &str, uid: &str) -> Option<String> {
+pub fn place(context: &Context, file: &str, below: &[String], snapshot: &str, uid: &str) -> Option<String> {
     let pools = context.stores.pools.state();
     std::iter::once(file).chain(below.iter().map(String::as_str)).find_map(|file| {
         let (dir, file) = file.rsplit_once('/')?;
@@ -216,7 +243,8 @@ fn capacity(file: &str, of: DiskFormat) -> Option<u64> {
     chains::capacity(Path::new(file), format(of))
 }
 
-fn format(format: DiskFormat) -> Format {
+/// The format in the API's words.
+pub fn format(format: DiskFormat) -> Format {
     match format {
         DiskFormat::Raw => Format::Raw,
         DiskFormat::Qcow2 => Format::Qcow2,

@@ -3,6 +3,7 @@
 use crate::chains;
 use crate::context::Context;
 use crate::snapshot;
+use crate::snapshot::behind::behind;
 use crds::TeardownPolicy;
 use crds::snapshot::Snapshot;
 use crds::storage_volume::Format;
@@ -10,7 +11,7 @@ use crds::virtual_machine::VirtualMachine;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use libvirt::{DomainDetail, DomainState, OffReason};
-use libvirt_xml::{DiskFormat, Domain, Mark, Run, facts, mark_of};
+use libvirt_xml::{DiskFormat, Domain, Mark, Run, domain_and_facts, mark_of};
 use plan::names;
 use plan::snapshot::Attempt;
 use plan::virtual_machine::power::is_merged_by_libvirt;
@@ -34,11 +35,13 @@ pub struct Sight {
 /// libvirt's answer. XML that cannot be understood is a foreign domain's, unless it carries our mark.
 pub async fn observe(context: &Context, vm: &VirtualMachine) -> libvirt::Result<Sight> {
     let (namespace, name) = (vm.namespace().unwrap_or_default(), vm.name_any());
+    // Before libvirt is asked: a definition from before the end of a merge is not to be taken for one from after it.
+    let merging = context.attempts.merging(&namespace, &name, None);
     if let Some(uuid) = context.marks.find(&context.cluster, &namespace, &name)
         && let Some(detail) = context.libvirt.domain(&uuid).await?
         && let Some(mark) = own_mark(context, &namespace, &name, &detail)
     {
-        return ours(context, detail, mark);
+        return ours(context, detail, mark, merging);
     }
     let Some(uuid) = context.libvirt.domain_named(&names::domain(&namespace, &name)).await? else {
         return Ok(nothing(Observed::Absent));
@@ -47,7 +50,7 @@ pub async fn observe(context: &Context, vm: &VirtualMachine) -> libvirt::Result<
         return Ok(nothing(Observed::Absent));
     };
     match own_mark(context, &namespace, &name, &detail) {
-        Some(mark) => ours(context, detail, mark),
+        Some(mark) => ours(context, detail, mark, merging),
         None => Ok(nothing(Observed::Foreign { whose: whose(&detail) })),
     }
 }
@@ -79,16 +82,16 @@ fn whose(detail: &DomainDetail) -> String {
     }
 }
 
-fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<Sight> {
+fn ours(context: &Context, detail: DomainDetail, mark: Mark, merging: Option<String>) -> libvirt::Result<Sight> {
     let unreadable = |error: libvirt_xml::Error| libvirt::Error {
         act: "read the domain's XML",
         kind: libvirt::Kind::Other,
         message: error.to_string(),
     };
-    let config = Domain { mark: Some(mark.clone()), ..Domain::parse(&detail.inactive_xml).map_err(unreadable)? };
-    let live = detail.live_xml.as_deref().map(Domain::parse).transpose().map_err(unreadable)?;
-    let of_config = facts(&detail.inactive_xml).map_err(unreadable)?;
-    let of_live = detail.live_xml.as_deref().map(facts).transpose().map_err(unreadable)?;
+    let (config, of_config) = domain_and_facts(&detail.inactive_xml).map_err(unreadable)?;
+    let config = Domain { mark: Some(mark.clone()), ..config };
+    let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
+    let (live, of_live) = live.unzip();
     let state = state(detail.summary.state);
     let memory = {
         let mut all = context.memory.lock();
@@ -106,9 +109,10 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
         failures: memory.failures,
         targets: targets.into_iter().collect(),
         detaching: memory.detaching,
+        ahead: behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).ahead,
         chains: chains::of(config.disks.iter().chain(live.iter().flat_map(|live| &live.disks)).map(file)),
         snapshots: (detail.snapshots, detail.current_snapshot),
-        merging: merging(context, &mark, state),
+        merging: merging.or_else(|| begun_before(context, &mark, state)),
         id: detail.summary.id,
         autostart: detail.autostart,
         persistent: detail.persistent,
@@ -122,21 +126,18 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark) -> libvirt::Result<
     Ok(Sight { observed: Observed::Ours(Box::new(seen)), inactive_xml: detail.inactive_xml, live_xml })
 }
 
-/// The snapshot that is being merged, by this agent or since before it began.
-fn merging(context: &Context, mark: &Mark, state: State) -> Option<String> {
+/// The snapshot that libvirt has merged since before this agent began.
+fn begun_before(context: &Context, mark: &Mark, state: State) -> Option<String> {
     let owner = &mark.owner;
-    let known = context.attempts.merging(&owner.namespace, &owner.name, None);
-    known.or_else(|| {
-        let all = context.stores.snapshots.state();
-        let goes = |s: &&Arc<Snapshot>| {
-            s.namespace().as_ref() == Some(&owner.namespace)
-                && s.spec.virtual_machine == owner.name
-                && snapshot::vanish(s).is_some_and(|(policy, _)| policy == TeardownPolicy::Delete)
-                && context.attempts.of(&s.uid().unwrap_or_default()) == Attempt::None
-        };
-        let found = all.iter().filter(|_| is_merged_by_libvirt(mark.run, state)).find(goes);
-        found.map(|snapshot| snapshot.name_any())
-    })
+    let all = context.stores.snapshots.state();
+    let goes = |s: &&Arc<Snapshot>| {
+        s.namespace().as_ref() == Some(&owner.namespace)
+            && s.spec.virtual_machine == owner.name
+            && snapshot::vanish(s).is_some_and(|(policy, _)| policy == TeardownPolicy::Delete)
+            && context.attempts.of(&s.uid().unwrap_or_default()) == Attempt::None
+    };
+    let found = all.iter().filter(|_| is_merged_by_libvirt(mark.run, state)).find(goes);
+    found.map(|snapshot| snapshot.name_any())
 }
 
 fn file(disk: &libvirt_xml::Disk) -> (&str, Format) {

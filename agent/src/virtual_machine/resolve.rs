@@ -9,7 +9,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use libvirt_xml::Accelerator;
 use plan::names;
-use plan::virtual_machine::{Resolved, Volume, uses};
+use plan::virtual_machine::{Resolved, Volume, template, uses};
 use shell::Error;
 use shell::status::beside;
 use std::collections::BTreeMap;
@@ -94,7 +94,8 @@ fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> V
                 Err(why) => return Volume::NotReady(why),
             };
             let me = Claim { name: vm.name_any(), uid: vm.uid().unwrap_or_default() };
-            Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me) }
+            let differs = template::differs(vm, &volume.name_any(), &volume.spec);
+            Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me), differs }
         }
         // One word for as long as it takes: how far it is, is told by the volume itself.
         (None | Some(VolumePhase::Pending | VolumePhase::Importing), ..) => Volume::NotReady("it is being made".into()),

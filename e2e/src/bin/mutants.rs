@@ -14,7 +14,13 @@ struct Mutant {
     to: &'static str,
 }
 
-const MUTANTS: [Mutant; 17] = [
+const MUTANTS: [Mutant; 18] = [
+    Mutant {
+        breaks: "a guest is not started on a file that it has left for an overlay",
+        file: "plan/src/virtual_machine/overlays.rs",
+        from: "seen.ahead.get(&has.file).map(",
+        to: "seen.ahead.get(&has.file).filter(|_| false).map(",
+    },
     Mutant {
         breaks: "a teardown is for one uid: the domain of another is left",
         file: "plan/src/virtual_machine.rs",

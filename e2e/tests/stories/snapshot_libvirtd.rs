@@ -1,11 +1,57 @@
-//! libvirtd is killed while it merges snapshots: the guest runs on and nothing that it wrote is lost.
+//! libvirtd is killed while it takes and while it merges snapshots: the guest runs on and nothing that it wrote is lost.
 
 use crds::Snapshot;
+use crds::conditions::{Type, find};
 use crds::virtual_machine::VirtualMachine;
 use e2e::story::{Story, until};
 use kube::api::DeleteParams;
 use serde_json::json;
 use std::time::Duration;
+
+#[tokio::test]
+async fn a_libvirtd_that_dies_while_it_takes_loses_nothing() {
+    let story = Story::alone("taker").await;
+    story.apply(story.with_disks("web", &[("a", "Raw"), ("b", "Raw")], json!({}))).await.unwrap();
+    story.vm_is("web", "True", "Running").await;
+    let files = story.sources("web");
+    let mut restarts = 0;
+    for (round, pause) in [60u64, 80, 100, 120, 140, 160, 180, 220].into_iter().enumerate() {
+        let (name, value) = (format!("s{round}"), u8::try_from(round + 1).unwrap());
+        let run = async || until("libvirt", async || story.virsh("node-a", &["domid", "taker.web"])).await;
+        let id = run().await;
+        story.apply(story.snapshot_manifest(&name, "web", json!({}))).await.unwrap();
+        kill_after(&story, pause).await;
+        assert_eq!(run().await, id, "the guest ran on");
+        for disk in ["a", "b"] {
+            story.write("web", disk, value, &format!("{}k", round * 4), "4k").unwrap();
+        }
+        let behind = until("the snapshot", async || {
+            let status = story.snapshot(&name).await.and_then(|snapshot| snapshot.status).unwrap_or_default();
+            let ready = find(&status.conditions, Type::Ready).map(|ready| (ready.status.clone(), ready.reason.clone()));
+            match ready.as_ref().map(|(status, reason)| (status.as_str(), reason.as_str())) {
+                Some(("True", _)) => Ok(false),
+                Some((_, "LibvirtBehind")) => Ok(true),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        if behind {
+            restarts += 1;
+            let restart = json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": name}}});
+            story.patch::<VirtualMachine>("web", restart).await;
+            story.snapshot_is(&name, "True", "Ready").await;
+        }
+        assert_eq!(story.in_libvirt("web"), std::slice::from_ref(&name), "round {round}");
+        story.delete::<Snapshot>(&name).await;
+        assert_eq!((story.sources("web"), story.pool_files().len()), (files.clone(), 2), "round {round}");
+        for (path, at) in files.iter().flat_map(|path| (0..=round).map(move |at| (path, at))) {
+            let value = u8::try_from(at + 1).unwrap();
+            assert_eq!(story.byte(path, at as u64 * 4096).unwrap(), value, "round {round}, {path}");
+        }
+    }
+    println!("libvirt was behind {restarts} times");
+    story.end().await;
+}
 
 #[tokio::test]
 async fn a_libvirtd_that_dies_while_it_merges_loses_nothing() {

@@ -1,5 +1,6 @@
 //! A template volume comes and goes with its machine; a volume that the user wrote stays.
 
+use crds::conditions::{Type, find};
 use crds::storage_volume::StorageVolume;
 use crds::virtual_machine::VirtualMachine;
 use e2e::story::{Story, until};
@@ -45,5 +46,29 @@ async fn a_template_volume_goes_with_its_machine_and_a_written_one_stays() {
     // Retain: the object goes, the file stays.
     story.delete::<StorageVolume>("kept").await;
     assert!(paths[1].exists());
+    story.end().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_comes_back_with_another_template_says_that_its_volume_is_the_old_one() {
+    let story = Story::new("retemplated").await;
+    let disk = |capacity: &str| {
+        let template = json!({"spec": {"storagePool": "retemplated", "capacity": capacity, "format": "Raw"}});
+        json!({"spec": {"disks": [{"name": "data", "volumeTemplate": template}]}})
+    };
+    story.apply(story.bare("web", disk("1Mi")["spec"].clone())).await.unwrap();
+    let host = story.vm_is("web", "True", "Running").await.status.unwrap().host.unwrap();
+    let before = story.files(&host);
+    for disks in [json!({"spec": {"disks": []}}), disk("2Mi")] {
+        story.patch::<VirtualMachine>("web", disks).await;
+    }
+    until("word of it", async || {
+        let status = story.vm("web").await.and_then(|vm| vm.status).unwrap_or_default();
+        let told = find(&status.conditions, Type::VolumesReady).ok_or("none".to_owned())?;
+        let says = told.reason == "TemplateDiffers" && told.message.contains("web-data was made otherwise: capacity");
+        says.then_some(()).ok_or(format!("{told:?}"))
+    })
+    .await;
+    assert_eq!(story.files(&host), before);
     story.end().await;
 }

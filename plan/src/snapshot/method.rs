@@ -92,7 +92,11 @@ fn external(want: &Desired, seen: &Seen, disks: &[&SeenDisk]) -> Next {
         let message = "this host's libvirt cannot remove external snapshots (it says so in its capabilities); use method Internal";
         return refuse("ExternalUnsupported", message);
     }
-    let mut overlays = Vec::new();
+    if let Some(on) = disks.iter().map(|disk| was_on(disk, seen)).collect::<Option<Vec<bool>>>() {
+        let overlay = |disk: &SeenDisk| path(disk).map_or(Part::Excluded, |overlay| Part::External { overlay });
+        let request = request(want, seen, disks, overlay);
+        return Next::Do(Step::Record { request, on: on.contains(&true) });
+    }
     let mut missing = None;
     for disk in disks {
         let Overlay::At { path, file } = &disk.overlay else {
@@ -115,7 +119,7 @@ fn external(want: &Desired, seen: &Seen, disks: &[&SeenDisk]) -> Next {
                 });
             }
             OverlayFile::Stale => return Next::Do(Step::Discard { path: path.clone() }),
-            OverlayFile::Used => {
+            OverlayFile::Used | OverlayFile::On { .. } => {
                 let message = format!(
                     "the machine is on {path} already, but libvirt has no such snapshot any more; delete this object"
                 );
@@ -128,16 +132,28 @@ fn external(want: &Desired, seen: &Seen, disks: &[&SeenDisk]) -> Next {
                 );
             }
         }
-        overlays.push((disk.target.clone(), path.clone()));
     }
     if let Some(prepare) = missing {
         return Next::Do(prepare);
     }
-    let part = |disk: &SeenDisk| {
-        let overlay = overlays.iter().find(|(target, _)| *target == disk.target).map(|(_, path)| path.clone());
-        overlay.map_or(Part::Excluded, |overlay| Part::External { overlay })
-    };
+    let part = |disk: &SeenDisk| path(disk).map_or(Part::Excluded, |overlay| Part::External { overlay });
     Next::Do(Step::Take { request: request(want, seen, disks, part), method: UsedMethod::External })
+}
+
+fn path(disk: &SeenDisk) -> Option<String> {
+    match &disk.overlay {
+        Overlay::At { path, .. } => Some(path.clone()),
+        Overlay::NoPlace => None,
+    }
+}
+
+/// Whether the domain was on when the disk was taken; absent when the disk is not on its overlay. One that is off and has written nothing
+/// since was off.
+fn was_on(disk: &SeenDisk, seen: &Seen) -> Option<bool> {
+    match &disk.overlay {
+        Overlay::At { file: OverlayFile::On { blank }, .. } => Some(!blank || !matches!(seen.state, State::Off(_))),
+        Overlay::At { .. } | Overlay::NoPlace => None,
+    }
 }
 
 fn request(want: &Desired, seen: &Seen, disks: &[&SeenDisk], part: impl Fn(&SeenDisk) -> Part) -> Request {

@@ -98,6 +98,7 @@ impl Model {
             let path = format!("/p/{}", of.unwrap());
             let there = match self.overlays.get(&path) {
                 None => OverlayFile::Absent,
+                Some(_) if *file == path => OverlayFile::On { blank: false },
                 Some(_) if is_used(&path) => OverlayFile::Used,
                 Some(below) if below == file => OverlayFile::Blank,
                 Some(_) => OverlayFile::Stale,
@@ -120,6 +121,8 @@ impl Model {
             snapshots: self.snapshots.clone(),
             current: self.current.clone(),
             was_there: false,
+            adrift: None,
+            unwritten: None,
             attempt: self.attempt.clone(),
             merging: None,
             merged: Merged::No,
@@ -149,10 +152,17 @@ impl Model {
                 "fail"
             }
             Step::Take { request, method } => {
+                self.attempt = Attempt::None;
                 self.take(request, *method);
                 "take"
             }
+            Step::Record { request, on } => {
+                assert!(*on, "it was written to");
+                self.record(request);
+                "record"
+            }
             Step::Claim { uid } => {
+                self.attempt = Attempt::None;
                 self.snapshots.iter_mut().find(|s| s.name == "before").unwrap().uid.clone_from(uid);
                 "claim"
             }
@@ -195,6 +205,28 @@ impl Model {
         let parent = self.current.replace(request.name.clone());
         let base = somebodys(&request.name, place, parent.as_deref(), Some(&request.uid));
         self.snapshots.push(Snapshot { disks, ..base });
+    }
+
+    /// What libvirt does but for its note.
+    fn switch(mut self) -> Model {
+        for (name, file, format) in &mut self.disks {
+            let overlay = format!("/p/shop.{name}-0a1b2c3d.before-0a1b2c3d");
+            self.overlays.insert(overlay.clone(), std::mem::replace(file, overlay));
+            *format = Format::Qcow2;
+        }
+        self
+    }
+
+    fn record(&mut self, request: &Request) {
+        let mut before = self.clone();
+        for (_, file, format) in &mut before.disks {
+            let below = self.overlays[file].clone();
+            *format = if below.ends_with("raw") { Format::Raw } else { Format::Qcow2 };
+            *file = below;
+        }
+        before.take(request, UsedMethod::External);
+        assert_eq!(before.disks, self.disks, "it says what was done");
+        (self.snapshots, self.current) = (before.snapshots, before.current);
     }
 
     fn merge(&mut self) {
@@ -348,6 +380,64 @@ fn what_fails_leaves_nothing_over_and_is_tried_again() {
 }
 
 #[test]
+fn what_libvirt_took_and_did_not_write_down_is_written_down_and_not_taken_again() {
+    let mut taken = domain(State::Running);
+    taken.settle(&exist(Method::Auto), false);
+    let mut host = domain(State::Running).switch();
+    assert_eq!(host.settle(&exist(Method::Auto), true), Next::Done);
+    assert_eq!(host.counts, BTreeMap::from([("record", 1)]));
+    assert_eq!((&host.snapshots, &host.disks), (&taken.snapshots, &taken.disks));
+    assert_eq!(host.settle(&gone(TeardownPolicy::Delete), true), Next::Done);
+    assert_eq!(host.disks, domain(State::Running).disks);
+    // Some of the disks alone is not what was asked for.
+    let mut some = domain(State::Running).switch();
+    some.disks[1] = domain(State::Running).disks[1].clone();
+    assert_eq!(some.refused(&exist(Method::Auto)), "Lost");
+    // What once was there and is not any more was removed by somebody.
+    let seen = Seen { was_there: true, ..domain(State::Running).switch().seen() };
+    assert!(matches!(next(&exist(Method::Auto), &Observed::Domain(Box::new(seen)), now()), Next::Refuse(_)));
+}
+
+#[test]
+fn the_record_of_a_take_that_failed_and_is_there_is_written_once_more() {
+    let mut host = domain(State::Running).with(somebodys("before", Place::External, None, Some(UID)));
+    host.attempt = Attempt::Failed { message: "libvirt is gone".into(), again: now() };
+    assert_eq!(host.settle(&exist(Method::Auto), false), Next::Done);
+    assert_eq!(host.counts, BTreeMap::from([("claim", 1)]));
+}
+
+#[test]
+fn whether_the_guest_was_on_is_told_by_what_it_wrote_since() {
+    for (state, blank, was_on) in
+        [(OFF, true, false), (OFF, false, true), (State::Running, true, true), (State::Running, false, true)]
+    {
+        let mut seen = domain(state).switch().seen();
+        for disk in &mut seen.disks {
+            let Overlay::At { file, .. } = &mut disk.overlay else { panic!() };
+            *file = OverlayFile::On { blank };
+        }
+        let answer = next(&exist(Method::Auto), &Observed::Domain(Box::new(seen)), now());
+        assert!(matches!(answer, Next::Do(Step::Record { on, .. }) if on == was_on), "{state:?} {blank}: {answer:?}");
+    }
+}
+
+#[test]
+fn nothing_is_asked_of_a_libvirt_that_does_not_know_where_the_guest_writes() {
+    let there = domain(State::Running).with(somebodys("before", Place::External, None, Some(UID)));
+    for host in [domain(State::Running), domain(State::Running).switch(), there] {
+        let goals = [exist(Method::Auto), gone(TeardownPolicy::Delete)];
+        let is_there = !host.snapshots.is_empty();
+        for goal in goals {
+            let seen = Seen { adrift: Some("/p/x".into()), ..host.seen() };
+            let answer = next(&goal, &Observed::Domain(Box::new(seen)), now());
+            let waits =
+                matches!(&answer, Next::Wait { why, .. } | Next::Blocked { why, .. } if why.word == "LibvirtBehind");
+            assert!(waits || (is_there && answer == Next::Done), "{goal:?}: {answer:?}");
+        }
+    }
+}
+
+#[test]
 fn an_overlay_over_a_file_that_the_disk_has_left_is_made_anew() {
     let mut host = domain(OFF);
     host.overlays.insert("/p/shop.root-0a1b2c3d.before-0a1b2c3d".into(), "/p/older".into());
@@ -448,6 +538,7 @@ prop_compose! {
         foreign in prop::sample::select(vec![None, Some(Place::External)]),
         failing in 0u32..3,
         there in prop::sample::select(vec![None, Some(UID), Some("old"), Some("")]),
+        switched: bool,
     ) -> Model {
         let mut host = domain(state);
         if let Some(place) = foreign {
@@ -459,7 +550,7 @@ prop_compose! {
             host = host.with(somebodys("before", Place::External, parent.as_deref(), uid));
         }
         host.failing = failing;
-        host
+        if switched && there.is_none() { host.switch() } else { host }
     }
 }
 
@@ -516,7 +607,8 @@ proptest! {
     #[test]
     fn a_deleted_snapshot_leaves_no_file(host in any_host(), taken: bool) {
         let mut host = host;
-        if host.snapshots.iter().any(|snapshot| snapshot.name == "before") || host.state == State::Paused {
+        let switched = !host.overlays.is_empty();
+        if host.snapshots.iter().any(|snapshot| snapshot.name == "before") || host.state == State::Paused || switched {
             return Ok(());
         }
         let disks = host.disks.clone();

@@ -5,6 +5,7 @@
 //! for the next start, which brings the whole definition to the manifest.
 
 use super::differences::{Difference, differences};
+use super::overlays::gone_on;
 use super::power::{ASK_AGAIN, Power};
 use super::{Desired, Next, Seen, Shape, Step, Why};
 use crate::names;
@@ -81,7 +82,7 @@ pub fn live(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     if !seen.persistent || is_drifted(seen) {
         return Next::Do(Step::Redefine(Box::new(signed(goal))));
     }
-    let disks = definition(&goal, &seen.config, live);
+    let disks = definition(&goal, seen, live);
     if by_name(&disks) != by_name(&seen.config.disks) {
         return Next::Do(Step::Redefine(Box::new(signed(Domain { disks, ..seen.config.clone() }))));
     }
@@ -92,9 +93,16 @@ pub fn live(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
 }
 
 /// The disks of a running guest's definition: a disk that stays keeps its own until the next start, a new one is there, an old one is not.
-fn definition(goal: &Domain, config: &Domain, live: &Domain) -> Vec<Disk> {
-    let kept = |new: &Disk| find(&live.disks, &new.name).map(|old| find(&config.disks, &new.name).unwrap_or(old));
-    goal.disks.iter().map(|new| kept(new).unwrap_or(new).clone()).collect()
+fn definition(goal: &Domain, seen: &Seen, live: &Domain) -> Vec<Disk> {
+    let kept = |new: &Disk| {
+        let old = find(&seen.config.disks, &new.name).or_else(|| find(&live.disks, &new.name));
+        find(&live.disks, &new.name).and(old).map(|old| {
+            // Not at the next start: whoever starts it next may be libvirt.
+            let (file, format) = gone_on(seen, old);
+            Disk { file, format, ..old.clone() }
+        })
+    };
+    goal.disks.iter().map(|new| kept(new).unwrap_or_else(|| new.clone())).collect()
 }
 
 fn detach(goal: &Domain, live: &Domain, seen: &Seen, now: Timestamp) -> Next {

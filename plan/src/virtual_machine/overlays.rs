@@ -1,10 +1,12 @@
 //! Which file a disk is on when its volume has overlays of snapshots: the one that the domain has. Pure.
 //!
 //! A volume is known by the file that it began with. After an external snapshot its domain writes into an overlay over that file; a domain
-//! put back onto the file below would lose all that was written since, and spoil the overlay.
+//! put back onto the file below would lose all that was written since, and spoil the overlay. A libvirtd that dies as it switches may leave
+//! a domain behind its disks ([`Seen::ahead`]): it is brought onto the overlay before it starts again.
 
 use super::{Goal, Observed, Seen};
 use crate::names;
+use libvirt_xml::{Disk, DiskFormat};
 use std::borrow::Cow;
 
 /// The goal with each disk on the file that the domain has for it, where that is a file of the same volume.
@@ -20,12 +22,18 @@ pub fn kept<'a>(goal: &'a Goal, seen: &Observed) -> Cow<'a, Goal> {
         let live = seen.live.iter().flat_map(|live| &live.disks);
         let has = seen.config.disks.iter().chain(live).find(|has| has.name == disk.name);
         if let Some(has) = has.filter(|has| is_over(seen, &has.file, &disk.file)) {
-            (disk.file, disk.format) = (has.file.clone(), has.format);
+            (disk.file, disk.format) = gone_on(seen, has);
         }
     }
     let mut want = want.clone();
     want.shape = Ok(shape);
     Cow::Owned(Goal::Exist(want))
+}
+
+/// The file that a disk of the definition goes on with, and its format.
+pub(super) fn gone_on(seen: &Seen, has: &Disk) -> (String, DiskFormat) {
+    let ahead = seen.ahead.get(&has.file).map(|overlay| (overlay.clone(), DiskFormat::Qcow2));
+    ahead.unwrap_or_else(|| (has.file.clone(), has.format))
 }
 
 /// Whether `file` is one of the volume of `base`: by its name, or because its own header says that it lies over it.

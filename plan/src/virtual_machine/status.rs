@@ -332,14 +332,12 @@ fn conditions(look: &Look<'_>, domain: Option<&Seen>, verdict: &Verdict) -> Vec<
         .set_while(stalled, Type::Stalled, reason, message.clone())
         .set_while(stalled && *reason == "Conflict", Type::Conflict, reason, message.clone());
     if let Some(want) = want {
-        let waiting = want.shape.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        let there = want.shape.is_ok();
-        list = list.set(
-            Type::VolumesReady,
-            Status::from(there),
-            if there { "VolumesReady" } else { "VolumesNotReady" },
-            waiting,
-        );
+        let (reason, told) = match &want.shape {
+            Err(waiting) => ("VolumesNotReady", waiting.to_string()),
+            Ok(_) if want.otherwise.is_empty() => ("VolumesReady", String::new()),
+            Ok(_) => ("TemplateDiffers", template_differs(&want.otherwise)),
+        };
+        list = list.set(Type::VolumesReady, Status::from(want.shape.is_ok()), reason, told);
     }
     if let (Some(want), Some(seen)) = (want, domain) {
         let waiting = changes::waiting(want, seen).into_iter().filter(|change| change.apply == Apply::Restart);
@@ -356,6 +354,13 @@ fn conditions(look: &Look<'_>, domain: Option<&Seen>, verdict: &Verdict) -> Vec<
         }
     }
     list.build()
+}
+
+fn template_differs(otherwise: &[String]) -> String {
+    format!(
+        "{} than the disk's template says now, and stays as it is; for another take the disk away, delete the volume and add the disk again, or use another disk name",
+        otherwise.join("; ")
+    )
 }
 
 fn started_at(look: &Look<'_>, seen: &Seen) -> Option<Time> {

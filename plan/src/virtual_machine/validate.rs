@@ -39,6 +39,8 @@ pub enum Volume {
         shared: bool,
         /// Whether this machine holds the one writer's place.
         claimed: bool,
+        /// In which fields its disk's template says otherwise.
+        differs: Vec<&'static str>,
     },
     /// It cannot be used yet; the words say why.
     NotReady(String),
@@ -63,6 +65,8 @@ pub struct Desired {
     pub autostart: bool,
     /// The domain's own parts, or which volumes they wait for.
     pub shape: Result<Shape, Waiting>,
+    /// Volumes of which a template says otherwise, as sentences for users.
+    pub otherwise: Vec<String>,
 }
 
 /// The parts of a domain that the manifest decides; what libvirt or a first definition chooses is not in it.
@@ -145,9 +149,9 @@ pub fn validate(vm: &VirtualMachine, resolved: &Resolved) -> Result<Desired, Inv
         return Err(Invalid { field: "metadata.name", reason: "InvalidName", message });
     }
     let annotations = vm.metadata.annotations.as_ref();
-    let mut volumes = Volumes { resolved, waiting: Waiting::default(), shared: false };
+    let mut volumes = Volumes { resolved, waiting: Waiting::default(), shared: false, otherwise: Vec::new() };
     let shape = shape(vm, &mut volumes)?;
-    let Volumes { waiting, shared, .. } = volumes;
+    let Volumes { waiting, shared, otherwise, .. } = volumes;
     Ok(Desired {
         name: names::domain(&namespace, &name),
         power: match vm.spec.power_state {
@@ -164,6 +168,7 @@ pub fn validate(vm: &VirtualMachine, resolved: &Resolved) -> Result<Desired, Inv
         // Another host may run what lies on shared storage: only an agent that has read its binding may start that.
         autostart: vm.spec.autostart && !shared,
         shape: if waiting.0.is_empty() { Ok(shape) } else { Err(waiting) },
+        otherwise,
         owner: Owner { cluster: resolved.cluster.clone(), namespace, name, uid },
     })
 }
@@ -251,6 +256,7 @@ struct Volumes<'a> {
     resolved: &'a Resolved,
     waiting: Waiting,
     shared: bool,
+    otherwise: Vec<String>,
 }
 
 impl Volumes<'_> {
@@ -291,7 +297,12 @@ impl Volumes<'_> {
 
     fn ready(&mut self, volume: &str) -> Option<(String, Format, bool, bool)> {
         match self.resolved.volumes.get(volume) {
-            Some(Volume::Ready { path, format, shared, claimed }) => Some((path.clone(), *format, *shared, *claimed)),
+            Some(Volume::Ready { path, format, shared, claimed, differs }) => {
+                if !differs.is_empty() {
+                    self.otherwise.push(format!("volume {volume} was made otherwise: {}", differs.join(", ")));
+                }
+                Some((path.clone(), *format, *shared, *claimed))
+            }
             Some(Volume::NotReady(why)) => {
                 self.wait(volume, why);
                 None

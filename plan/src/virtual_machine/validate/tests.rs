@@ -11,7 +11,7 @@ fn vm(spec: Value) -> VirtualMachine {
 }
 
 fn ready(format: Format, shared: bool, claimed: bool) -> Volume {
-    Volume::Ready { path: "/p/v".into(), format, shared, claimed }
+    Volume::Ready { path: "/p/v".into(), format, shared, claimed, differs: Vec::new() }
 }
 
 fn resolved(volume: Option<Volume>) -> Resolved {
