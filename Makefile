@@ -80,5 +80,5 @@ bench-counts: packages ## only the counts that gate, in three minutes
 	@e2e/bench.sh counts
 
 .PHONY: generate
-generate: ## write the CRDs from the types
-	cargo run --quiet --package crds --bin crdgen charts/virtfleet-crds/templates
+generate: ## write the CRDs and docs/reference.md from the types
+	cargo run --quiet --package crds --bin crdgen charts/virtfleet-crds/templates docs/reference.md

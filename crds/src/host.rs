@@ -42,13 +42,13 @@ pub struct HostSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Overcommit {
-    /// Virtual processors for each of the host's.
+    /// Virtual processors that may be promised for each of the host's, as decimal text such as `1.5`.
     #[serde(default = "four")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]{1,4}([.][0-9]{1,3})?$') && double(self) >= 1.0")
         .message("cpu must be a decimal number of at least 1, such as \"4\""))]
     pub cpu: String,
-    /// Guest memory for each byte of the host's.
+    /// Bytes of guest memory that may be promised for each of the host's, as decimal text such as `1.5`.
     #[serde(default = "one")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]{1,4}([.][0-9]{1,3})?$') && double(self) >= 1.0")
@@ -60,10 +60,10 @@ pub struct Overcommit {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reserved {
-    /// Processors.
+    /// Processors, such as `2` or `500m`.
     #[serde(default = "one_cpu")]
     pub cpu: Quantity,
-    /// Memory in bytes.
+    /// Bytes of memory, such as `4Gi`.
     #[serde(default = "one_gi")]
     pub memory: Quantity,
 }
@@ -102,7 +102,7 @@ pub struct HostStatus {
     /// How guests run: `KVM` or `Emulation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acceleration: Option<String>,
-    /// What this host's libvirt and QEMU can do.
+    /// What this host's libvirt and QEMU can do. `externalSnapshot`: snapshots of method External.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub capabilities: BTreeMap<String, bool>,
     /// What the machine has.
@@ -118,11 +118,11 @@ pub struct HostStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub storage_pools: Vec<HostPool>,
-    /// All domains that carry our mark.
+    /// All domains that carry Virtfleet's mark.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub domains: Vec<MarkedDomain>,
-    /// Domains without our mark: nothing of ours touches them.
+    /// Domains without Virtfleet's mark: it touches none of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unmanaged_domains: Option<UnmanagedDomains>,
     /// Ready, LibvirtConnected, AccelerationAvailable.
@@ -162,7 +162,7 @@ pub struct Versions {
 pub struct Resources {
     /// Processors.
     pub cpu: Quantity,
-    /// Bytes.
+    /// Bytes of memory.
     pub memory: Quantity,
 }
 
@@ -171,7 +171,7 @@ pub struct Resources {
 pub struct Allocated {
     /// Virtual processors.
     pub cpu: Quantity,
-    /// Guest memory in bytes.
+    /// Bytes of guest memory.
     pub memory: Quantity,
     /// Number of VirtualMachines.
     pub vms: i64,
@@ -185,20 +185,20 @@ pub struct HostPool {
     pub name: String,
     /// Its UID.
     pub uid: String,
-    /// Generation that was brought about here.
+    /// Generation of the StoragePool that was brought about here.
     pub observed_generation: i64,
     /// Whether volumes can be made in it.
     pub state: HostPoolState,
-    /// Why not, as a CamelCase word.
+    /// Why they cannot, as a CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why not, as a sentence.
+    /// Why they cannot, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Bytes in the file system below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Quantity>,
-    /// Bytes in use there.
+    /// Bytes in use there, by anybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Quantity>,
     /// Bytes free there.
@@ -209,9 +209,9 @@ pub struct HostPool {
 /// Whether a pool can be used on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum HostPoolState {
-    /// Active.
+    /// They can: the pool is active.
     Ready,
-    /// Being made.
+    /// The pool is being made.
     Pending,
     /// Something is wrong; reason and message say what.
     Failed,

@@ -1,5 +1,6 @@
 //! The API types of group `virtfleet.dev`, one file a kind, with the rules that the API server itself checks (CEL).
-//! No I/O. `crdgen` writes them as CustomResourceDefinitions into `charts/virtfleet-crds`.
+//! No I/O. `crdgen` writes them as CustomResourceDefinitions into `charts/virtfleet-crds`, and for
+//! users into `docs/reference.md`: what stands above a field here is what `kubectl explain` says.
 
 pub mod conditions;
 pub mod definitions;

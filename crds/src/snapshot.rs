@@ -42,9 +42,7 @@ pub struct SnapshotSpec {
         .message("virtualMachine cannot be changed: the snapshot is of one machine; make another snapshot")
         .reason(Reason::FieldValueForbidden))]
     pub virtual_machine: String,
-    /// Where the moment is kept. `External`: each disk's file is left as it is and the guest goes on writing into a new file beside it; the
-    /// guest may run. `Internal`: within the disks' own files, which must be qcow2; the guest must be off. `Auto`: as the machine's snapshots
-    /// before it, else External. A machine's snapshots are all of one method. Cannot be changed.
+    /// Where the moment is kept. A machine's snapshots are all of one method. Cannot be changed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("method cannot be changed: the snapshot is of one moment; make another snapshot")
@@ -53,8 +51,7 @@ pub struct SnapshotSpec {
     /// Which disks. Absent: all that the guest can write to. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<Disks>,
-    /// What becomes of the snapshot in libvirt when this object is deleted. `Delete`: it is merged into what came before and after it and
-    /// removed. `Retain`: it stays in libvirt, no longer ours.
+    /// What becomes of the snapshot in libvirt when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -65,9 +62,9 @@ pub enum Method {
     /// As the machine's snapshots before it, else External.
     #[default]
     Auto,
-    /// Within the disks' own files.
+    /// Within the disks' own files, which must be qcow2. The guest must be off.
     Internal,
-    /// In files of their own.
+    /// Each disk's file is left as it is, and the guest goes on writing into a new file beside it. The guest may run.
     External,
 }
 
@@ -76,7 +73,7 @@ pub enum Method {
 pub enum UsedMethod {
     /// Within the disks' own files.
     Internal,
-    /// In files of their own.
+    /// In the files that were left as they were.
     External,
 }
 
@@ -86,12 +83,12 @@ pub enum UsedMethod {
 #[x_kube(validation = Rule::new("has(self.include) != has(self.exclude)")
     .message("exactly one of include or exclude must be set; without disks, all are taken"))]
 pub struct Disks {
-    /// These and no others.
+    /// Names of the machine's disks: these and no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 32)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub include: Vec<String>,
-    /// All but these.
+    /// Names of the machine's disks: all but these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 32)))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
@@ -101,10 +98,10 @@ pub struct Disks {
 /// What becomes of the snapshot in libvirt when its object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// Merge and remove it.
+    /// It is merged into what came before and after it, and removed.
     #[default]
     Delete,
-    /// Leave it.
+    /// It stays in libvirt, no longer Virtfleet's.
     Retain,
 }
 
@@ -207,7 +204,7 @@ pub struct SnapshotDisk {
     pub name: String,
     /// The file that holds it as it was.
     pub path: String,
-    /// Size that the guest sees.
+    /// Bytes that the guest saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Quantity>,
 }

@@ -35,12 +35,13 @@ use serde::{Deserialize, Serialize};
     .field_path(".shared")
     .reason(Reason::FieldValueForbidden))]
 pub struct StoragePoolSpec {
-    /// Labels of the Hosts that have this pool. Empty: all hosts.
+    /// Labels of the Hosts that have this pool. Empty: all hosts. One that is no longer selected keeps the pool while volumes are in it.
     #[serde(default)]
     pub host_selector: LabelSelector,
-    /// A directory. Its path must lie below a root that the agent's own configuration allows.
+    /// A directory. Its path must lie below a root that the host's agent allows (`--pool-root`, or `agent.poolRoots` of the chart). Cannot
+    /// be changed.
     pub dir: Directory,
-    /// Whether the directory holds the same bytes on every host. Cannot be changed.
+    /// Whether the directory holds the same bytes on every host, as on NFS: then its volumes tie no machine to a host. Cannot be changed.
     #[serde(default)]
     pub shared: bool,
     /// Whether libvirt starts the pool when it starts itself.
@@ -49,8 +50,8 @@ pub struct StoragePoolSpec {
     /// Labels of the namespaces that may make volumes in it. Empty: all namespaces.
     #[serde(default)]
     pub namespace_selector: LabelSelector,
-    /// What becomes of the directory when this object is deleted. `Retain` keeps it; `Delete` removes it too, when no volume
-    /// is in it.
+    /// What becomes of the directory when this object is deleted, which waits until no StorageVolume names the pool. A directory that is not
+    /// empty then stays in any case.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -71,10 +72,10 @@ pub struct Directory {
 /// What becomes of the data when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// Keep the data.
+    /// It is kept.
     #[default]
     Retain,
-    /// Remove the data.
+    /// It is removed.
     Delete,
 }
 
@@ -106,7 +107,7 @@ pub struct StoragePoolStatus {
     /// The deletion under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teardown: Option<Teardown>,
-    /// Ready, Reconciling, Stalled, Degraded, NearFull, DeletionBlocked.
+    /// Ready, Reconciling, Degraded, NearFull, DeletionBlocked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -74,8 +74,7 @@ pub struct StorageVolumeSpec {
         .message("format cannot be changed; make another volume")
         .reason(Reason::FieldValueForbidden))]
     pub format: Format,
-    /// `Thin`: the file grows as the guest writes. `Full`: all its space is taken from the file system at once; with a source, only in format
-    /// Raw. Cannot be changed.
+    /// When the file's space is taken from the file system. Cannot be changed.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("allocation cannot be changed; make another volume")
@@ -115,7 +114,7 @@ pub enum Allocation {
     /// As the guest writes.
     #[default]
     Thin,
-    /// At once.
+    /// All at once. With a source, only in format Raw.
     Full,
 }
 
@@ -151,7 +150,7 @@ pub struct HttpSource {
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')")
         .message("checksum must be sha256: and 64 lower case hexadecimal digits"))]
     pub checksum: Option<String>,
-    /// Take whatever the server sends, unchecked.
+    /// Take whatever the server sends, unchecked. Exactly one of this and `checksum` is given.
     #[serde(default)]
     pub insecure: bool,
     /// Name of a Secret in the volume's namespace with what the server demands: key `token` (sent as Bearer), or keys `username` and
@@ -202,19 +201,20 @@ pub struct StorageVolumeStatus {
     /// Where the volume is in its life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<VolumePhase>,
-    /// How much of an import is done, such as `42%`, or the bytes received when the server does not tell the size.
+    /// How much of an import is done, such as `42%`, or what was received, such as `812 MiB`, when the server does not tell the
+    /// size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
     /// Host that keeps the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// The file on that host.
+    /// The file on that host. With external snapshots it is the one that the volume began with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The file's format.
+    /// The file's format, when it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// Size that a guest sees.
+    /// Bytes that a guest sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Quantity>,
     /// Bytes that the file takes, rounded; updated with other changes only.

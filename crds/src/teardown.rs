@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 /// What becomes of the things on the host when the object goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TeardownPolicy {
-    /// Stop, undefine and, for a volume, unlink its file.
+    /// They go: the guest is shut down and undefined, the file removed, the snapshot merged.
     Delete,
-    /// Take our mark off and leave the rest as it is.
+    /// They stay as they are, without Virtfleet's mark.
     Orphan,
-    /// Keep the data; undefine only what holds none.
+    /// Data stays; only what holds none is undefined.
     Retain,
-    /// Touch nothing, not even marks: a new object of the same name takes it back.
+    /// Nothing is touched, not even marks: a new object of the same name takes it back.
     Keep,
 }
 

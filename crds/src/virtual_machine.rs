@@ -43,26 +43,26 @@ use serde::{Deserialize, Serialize};
     .message("bootOrder must differ from disk to disk")
     .field_path(".disks"))]
 pub struct VirtualMachineSpec {
-    /// Whether the guest should run. `Stopped` shuts it down.
+    /// Whether the guest should run.
     #[serde(default)]
     pub power_state: PowerState,
-    /// What happens after the guest stopped by itself, crashed or was killed. `OnFailure`: start it again unless it shut itself down. A
-    /// guest that shut itself down under `OnFailure` or `Never` stays off until powerState or the annotation virtfleet.dev/restartedAt changes.
+    /// What happens after the guest stopped by itself, crashed or was killed. One that is left off stays so until powerState or the
+    /// annotation virtfleet.dev/restartedAt changes.
     #[serde(default)]
     pub restart_policy: RestartPolicy,
     /// Whether libvirt starts the guest when the host starts, while powerState is Running.
     #[serde(default = "yes")]
     pub autostart: bool,
-    /// Which hosts are allowed. Absent: any.
+    /// Which hosts are allowed. Absent: any. It counts when the machine is placed; afterwards the machine stays where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
-    /// `Auto` takes KVM where the host has it. The host's administrator can force Emulation.
+    /// How the guest's processors are run. The host's administrator can force Emulation. A change waits for the guest's next start.
     #[serde(default)]
     pub accelerator: Accelerator,
-    /// Processors. Absent: one, of the host's model.
+    /// Processors. Absent: one, of the host's model. A change waits for the guest's next start.
     #[serde(default)]
     pub cpu: Cpu,
-    /// Memory.
+    /// Memory. A change waits for the guest's next start.
     pub memory: Memory,
     /// The machine's kind. Cannot be changed.
     #[serde(default)]
@@ -70,7 +70,7 @@ pub struct VirtualMachineSpec {
         .message("machine cannot be changed: the guest's hardware would be another; make another machine")
         .reason(Reason::FieldValueForbidden))]
     pub machine: Machine,
-    /// Boot a kernel from volumes instead of from a disk.
+    /// Boot a kernel from volumes instead of from a disk. A change waits for the guest's next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_boot: Option<KernelBoot>,
     /// Disks. One that is added or taken away is attached to or detached from the running guest: unmount it there before you take it
@@ -84,14 +84,14 @@ pub struct VirtualMachineSpec {
     #[schemars(length(max = 32))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub interfaces: Vec<Interface>,
-    /// Give the guest a channel for QEMU's guest agent. Present: on.
+    /// A channel for QEMU's guest agent, which tells addresses and names and shuts the guest down. `{}`: the guest has one; absent: none.
+    /// A change waits for the guest's next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_agent: Option<GuestAgent>,
     /// How the guest is shut down.
     #[serde(default)]
     pub shutdown: Shutdown,
-    /// What becomes of the guest when this object is deleted. `Delete`: shut it down and undefine it. `Orphan`: leave it running, without our
-    /// mark, its template volumes kept.
+    /// What becomes of the guest when this object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -102,7 +102,7 @@ pub enum PowerState {
     /// It should run.
     #[default]
     Running,
-    /// It should be off.
+    /// It should be off: it is shut down as spec.shutdown says.
     Stopped,
 }
 
@@ -134,10 +134,10 @@ pub enum Accelerator {
 /// What becomes of the guest when the object is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// Shut it down and undefine it.
+    /// It is shut down and undefined.
     #[default]
     Delete,
-    /// Leave it, without our mark.
+    /// It goes on as it is, without Virtfleet's mark, and the files of its template volumes stay.
     Orphan,
 }
 
@@ -149,7 +149,7 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub host: Option<String>,
-    /// Labels that the Host must have.
+    /// Labels that the Host must have, besides its name when `host` is given too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_selector: Option<LabelSelector>,
 }
@@ -158,11 +158,12 @@ pub struct Placement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cpu {
-    /// How many the guest has.
+    /// Number of virtual processors.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 512))]
     pub cores: i32,
-    /// What the guest sees: `HostModel`, `HostPassthrough`, `Maximum`, or a model in libvirt's words (`virsh cpu-models x86_64`).
+    /// What the guest sees: `HostModel` (the model nearest to the host's that libvirt has a name for), `HostPassthrough` (the host's own),
+    /// `Maximum` (all that QEMU can do there), or a model in libvirt's words (`virsh cpu-models x86_64`).
     #[serde(default = "host_model")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][-A-Za-z0-9_.+]*$')")
@@ -208,9 +209,9 @@ pub enum MachineType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KernelBoot {
-    /// The kernel.
+    /// The kernel: the whole contents of a volume of format Raw.
     pub kernel: BootFile,
-    /// The initial RAM disk.
+    /// The initial RAM disk: the whole contents of a volume of format Raw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initrd: Option<BootFile>,
     /// The kernel's command line.
@@ -243,18 +244,18 @@ pub struct Disk {
     #[x_kube(validation = Rule::new("!format.dns1123Label().validate(self).hasValue()")
         .message("name must be a DNS label: lower case letters, digits and '-'"))]
     pub name: String,
-    /// Place among the devices that the firmware tries, from 1.
+    /// Place among the disks that the firmware tries, from 1; no two disks have the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub boot_order: Option<i32>,
-    /// Whether the guest may only read.
+    /// Whether the guest may only read. Several machines may read one volume; only one may write.
     #[serde(default)]
     pub read_only: bool,
-    /// Name of a StorageVolume in this namespace.
+    /// Name of a StorageVolume in this namespace. Exactly one of this and `volumeTemplate` is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub volume: Option<String>,
-    /// A StorageVolume of the machine's own, called `<vm>-<disk>`.
+    /// A StorageVolume of the machine's own, called `<vm>-<disk>`: it is made with the machine and goes with it. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_template: Option<VolumeTemplate>,
 }
@@ -281,7 +282,7 @@ pub struct TemplateSpec {
     /// Name of the StoragePool.
     #[schemars(length(min = 1, max = 63))]
     pub storage_pool: String,
-    /// Size that the guest sees, in bytes. To grow it later, grow spec.capacity of the StorageVolume `<vm>-<disk>`.
+    /// Size that the guest sees, in bytes, such as `10Gi`. To grow it later, grow spec.capacity of the StorageVolume `<vm>-<disk>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     // A rule on quantities within a list costs more than the API server allows.
     #[schemars(extend("minimum" = 1, "pattern" = "^[0-9.]*[1-9][0-9.]*([EPTGMk]|[EPTGMK]i)?$"))]
@@ -289,7 +290,7 @@ pub struct TemplateSpec {
     /// Format of the file.
     #[serde(default)]
     pub format: Format,
-    /// When its space is taken; `Full` with a source only in format Raw.
+    /// When the file's space is taken from the file system.
     #[serde(default)]
     pub allocation: Allocation,
     /// Where the first contents come from. Absent: blank.
@@ -315,7 +316,7 @@ pub struct Interface {
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$') && self != '00:00:00:00:00:00'")
         .message("macAddress must be six pairs of lower case hexadecimal digits, not a group address, such as 52:54:00:12:34:56"))]
     pub mac_address: Option<String>,
-    /// QEMU's own network: the guest reaches out, nobody reaches it.
+    /// QEMU's own network, `{}`: the guest reaches out, nobody reaches it.
     pub user: UserNetwork,
 }
 
@@ -337,7 +338,7 @@ pub struct Shutdown {
     #[serde(default = "two_minutes")]
     #[schemars(range(min = 0, max = 86400))]
     pub timeout_seconds: i32,
-    /// What then: pull the plug, or go on waiting.
+    /// What happens to a guest that still runs then.
     #[serde(default)]
     pub on_timeout: OnTimeout,
 }
@@ -351,10 +352,10 @@ impl Default for Shutdown {
 /// What happens to a guest that does not shut down in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnTimeout {
-    /// Pull the plug.
+    /// Its plug is pulled.
     #[default]
     Destroy,
-    /// Go on waiting.
+    /// It is waited for, and asked again.
     Wait,
 }
 

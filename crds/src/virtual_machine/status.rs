@@ -16,7 +16,7 @@ pub enum MachinePhase {
     Starting,
     /// The guest runs.
     Running,
-    /// The guest's processors stand still; not by us.
+    /// The guest's processors stand still, and Virtfleet did not stop them.
     Paused,
     /// The guest was asked to shut down.
     Stopping,
@@ -62,7 +62,7 @@ pub struct VirtualMachineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub interfaces: Vec<InterfaceStatus>,
-    /// What the guest agent tells.
+    /// What the guest agent tells of the guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestStatus>,
     /// What the running guest does not have yet of the manifest, looked up afresh each time.
@@ -130,9 +130,9 @@ pub struct DomainStatus {
 /// What a domain has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ResourcesStatus {
-    /// Processors.
+    /// Number of virtual processors.
     pub cores: i32,
-    /// Bytes.
+    /// Bytes of memory.
     pub memory: Quantity,
 }
 
@@ -143,7 +143,7 @@ pub struct DiskStatus {
     pub name: String,
     /// libvirt's name for it, such as `vda`.
     pub target: String,
-    /// Its file.
+    /// Its file on the host.
     pub path: String,
 }
 
