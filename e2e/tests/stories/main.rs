@@ -57,3 +57,4 @@ mod template_volume;
 mod tokens;
 mod two_controllers;
 mod two_writers;
+mod versions;
