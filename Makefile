@@ -48,6 +48,12 @@ test: build ## everything, from unit tests to end to end
 images: build packages-node ## container images of the built binaries; prints the folder with their archives
 	@e2e/images/build.sh "$(CARGO_TARGET_DIR)/debug"
 
+.PHONY: host-tarball
+host-tarball: packages ## the agent and its systemd unit for hosts outside the cluster; prints the file
+	cargo build --quiet --release --package agent
+	@deploy/systemd/pack.sh "$(CARGO_TARGET_DIR)/release/virtfleet-agent" "$(CARGO_TARGET_DIR)/virtfleet-agent.tar.gz"
+	@echo "$(CARGO_TARGET_DIR)/virtfleet-agent.tar.gz"
+
 .PHONY: test-install
 test-install: packages-node ## charts, images and agents in pods, on a real node: install, upgrade, uninstall, and what guests notice of it
 	@e2e/suite.sh install

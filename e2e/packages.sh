@@ -5,7 +5,8 @@ set -eu
 # libvirt below 10 can make external snapshots but not revert them: these come from backports where the release is older.
 libvirt="libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients libvirt-dev qemu-system-x86 qemu-utils seabios"
 others="gcc make pkg-config git iproute2 util-linux dnsmasq-base iptables libxml2-utils
-    lua5.1 mtools syslinux syslinux-common fdisk cpio kmod busybox-static"
+    lua5.1 mtools syslinux syslinux-common fdisk cpio kmod busybox-static
+    systemd"
 # `packages.sh node`: also what builds images and runs them on the bed's node. Docker brings a containerd that Debian's would push out.
 if [ "${1:-}" = node ]; then
     others="$others mmdebstrap buildah containernetworking-plugins nftables procps"

@@ -22,6 +22,7 @@ mod helm_waits;
 mod history_restored;
 mod host_deleted;
 mod host_lost;
+mod host_unit;
 mod hung_guests;
 mod identity;
 mod idle_fleet;

@@ -2,6 +2,8 @@
 
 use e2e::shell::output;
 use e2e::story::{Story, until};
+use std::collections::BTreeSet;
+use std::fs;
 
 #[tokio::test]
 async fn the_controller_answers_probes_and_counts_its_work() {
@@ -21,13 +23,24 @@ async fn the_controller_answers_probes_and_counts_its_work() {
     }
     // The agent's, from within its host: a shell is all that is needed there.
     let pid = story.pid("agent-node-a").unwrap().to_string();
-    until("the agent's metrics", async || {
+    let agents = until("the agent's metrics", async || {
         let script = "exec 3<>/dev/tcp/127.0.0.1/9180; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
         let text = output(&["nsenter", "-t", &pid, "-n", "bash", "-c", script])?;
         text.contains("virtfleet_libvirt_calls{call=\"virDomainGetXMLDesc\"}")
-            .then_some(())
+            .then_some(text.clone())
             .ok_or::<e2e::Error>(text.into())
     })
     .await;
+    // What the chart's alerts and dashboard ask for is there.
+    let told = metrics + &agents;
+    for file in ["alerts.yaml", "dashboard.json"] {
+        let text = fs::read_to_string(story.run.checkout.join("charts/virtfleet").join(file)).unwrap();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked: BTreeSet<_> = words.filter(|word| word.starts_with("virtfleet_")).collect();
+        assert!(asked.len() >= 3, "{asked:?}");
+        for name in asked {
+            assert!(told.contains(&format!("\n{name}{{")), "{file}: nobody tells {name}");
+        }
+    }
     story.end().await;
 }

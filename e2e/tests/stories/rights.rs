@@ -1,8 +1,8 @@
-//! Every verb on every kind, in every namespace that matters, for an agent and for the controller: what the table does not name is refused.
-//! What the policies narrow further is in `identity`.
+//! Every verb on every kind, in every namespace that matters, for the agents' pods, for an agent and for the controller: what the table does
+//! not name is refused. What the policies narrow further is in `identity`.
 
 use crds::HOSTS_NAMESPACE;
-use e2e::story::{Story, client};
+use e2e::story::{Story, client, token_of};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -50,6 +50,9 @@ const AGENT: [Row; 10] = [
     ("leases", "hosts", "get create patch"),
     ("secrets", "own", "get"),
 ];
+
+/// Of all nodes' pods; the policy narrows it to the token of the pod's own node (`tokens`).
+const POD: [Row; 1] = [("serviceaccounts/token", "hosts", "create")];
 
 const CONTROLLER: [Row; 19] = [
     ("hosts", "*", "get list watch patch create"),
@@ -108,8 +111,13 @@ async fn each_account_may_do_what_its_table_says_and_nothing_else() {
         ("other", host_namespace("node-b")),
     ];
     let mut wrong = BTreeSet::new();
-    for (who, table) in [("node-a", &AGENT[..]), ("controller", &CONTROLLER[..])] {
-        let client = client(&story.run, who).await.unwrap();
+    let pods = ("virtfleet-system", "virtfleet-agent");
+    let pod = story.with_token(&token_of(&story.client, pods, None, 3600).await.unwrap());
+    let (agent, controller) =
+        (client(&story.run, "node-a").await.unwrap(), client(&story.run, "controller").await.unwrap());
+    for (who, client, table) in
+        [("pod", pod, &POD[..]), ("node-a", agent, &AGENT[..]), ("controller", controller, &CONTROLLER[..])]
+    {
         for (group, kind) in KINDS {
             for (place, namespace) in &places {
                 for verb in VERBS {
