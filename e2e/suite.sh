@@ -33,6 +33,9 @@ case $suite in
 stories) set -- --test-threads=3 ${VIRTFLEET_FLUX:+--include-ignored} "$@" ;;
 install)
     node=$(e2e/images/build.sh "$target/debug")
+    # A host outside the cluster: what the agent needs there, and systemd.
+    VIRTFLEET_BOOTED=$(e2e/images/base.sh ca-certificates,libvirt0,qemu-utils,systemd-sysv)
+    export VIRTFLEET_BOOTED
     set -- --test-threads=1 "$@"
     ;;
 esac
