@@ -44,6 +44,9 @@ stories)
     ;;
 install)
     node=$(e2e/images/build.sh "$target/debug")
+    # A host outside the cluster: what the agent needs there, and systemd.
+    VIRTFLEET_BOOTED=$(e2e/images/base.sh ca-certificates,libvirt0,qemu-utils,systemd-sysv)
+    export VIRTFLEET_BOOTED
     set -- --test-threads=1 "$@"
     ;;
 esac

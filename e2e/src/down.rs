@@ -11,9 +11,13 @@ use std::time::Duration;
 /// Process id of a run's living keeper.
 pub fn keeper(run: &Run) -> Option<Pid> {
     let pid = fs::read_to_string(run.pid_file("keeper")).ok()?.parse().ok().and_then(Pid::from_raw)?;
-    let command = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()?;
-    // The number may be somebody else's by now.
-    (command.contains(&*run.dir.to_string_lossy()) && test_kill_process(pid).is_ok()).then_some(pid)
+    keeps(run, pid).then_some(pid)
+}
+
+/// Whether that process is the run's keeper: the number may be somebody else's by now.
+fn keeps(run: &Run, pid: Pid) -> bool {
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    command.contains(&*run.dir.to_string_lossy()) && test_kill_process(pid).is_ok()
 }
 
 /// Ends the bed that `dev` remembers.
@@ -28,9 +32,9 @@ pub fn down(dev: &Path) -> Result<()> {
     if let Some(pid) = keeper(&run) {
         println!("bed: ending");
         kill_process(pid, Signal::TERM)?;
-        until("the end of the keeper", Duration::from_secs(120), || match keeper(&run) {
-            None => Ok(()),
-            Some(_) => Err("it still runs".into()),
+        // It removes the run's folder last, its own number among the first, and hosts' root file systems are many files.
+        until("the end of the keeper", Duration::from_secs(240), || {
+            if keeps(&run, pid) { Err("it still runs".into()) } else { Ok(()) }
         })?;
     }
     clean(&run)?;

@@ -3,6 +3,7 @@
 //! [`up`] starts one daemon ([`keeper`]) that owns every program of the bed; when it ends, everything ends with it.
 
 pub mod bench;
+pub mod booted;
 pub mod control_plane;
 pub mod demo;
 pub mod disks;

@@ -121,11 +121,25 @@ pub fn remove_cgroups(run: &Run) {
 /// # Errors
 /// When the mounts cannot be read.
 pub fn cgroups(run: &Run) -> Result<Vec<PathBuf>> {
+    Ok(hierarchies()?.into_iter().map(|(at, _)| at.join(run.bridge())).collect())
+}
+
+/// The run's control group in the hierarchy of version 2.
+///
+/// # Errors
+/// When this machine has none.
+pub fn cgroup(run: &Run) -> Result<PathBuf> {
+    let found = hierarchies()?.into_iter().find(|(_, kind)| kind == "cgroup2");
+    Ok(found.ok_or("this machine has no control groups of version 2")?.0.join(run.bridge()))
+}
+
+/// Where control groups are mounted, and as what.
+fn hierarchies() -> Result<Vec<(PathBuf, String)>> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let hierarchy = |line: &str| {
         let mut words = line.split(' ').skip(1);
         let (at, kind) = (words.next()?, words.next()?);
-        kind.starts_with("cgroup").then(|| Path::new(at).join(run.bridge()))
+        kind.starts_with("cgroup").then(|| (at.into(), kind.to_owned()))
     };
     Ok(mounts.lines().filter_map(hierarchy).collect())
 }

@@ -40,15 +40,19 @@ pub async fn join(run: &Run) {
     let host = run.dir.join("node-b.yaml");
     std::fs::write(&host, e2e::story::manifest("Host", "node-b", json!({})).to_string()).unwrap();
     kubectl(run, &["apply", "--server-side", "-f", &host.to_string_lossy()]).unwrap();
-    let controller = run.dir.join("bin/virtfleet-controller").to_string_lossy().into_owned();
-    let admin = format!("--kubeconfig={}", run.kubeconfig("admin").display());
-    let file = output(&[&*controller, &*admin, "host-kubeconfig", "node-b"]).unwrap();
-    std::fs::write(run.kubeconfig("node-b"), file).unwrap();
+    std::fs::write(run.kubeconfig("node-b"), kubeconfig(run, "node-b")).unwrap();
     // One that runs has read the one before; the keeper starts it again.
     let pid = std::fs::read_to_string(run.pid_file("agent-node-b")).ok().and_then(|pid| pid.parse().ok());
     if let Some(pid) = pid.and_then(Pid::from_raw) {
         kill_process(pid, Signal::TERM).unwrap();
     }
+}
+
+/// What a host outside the cluster is given, made as an administrator makes it.
+pub fn kubeconfig(run: &Run, host: &str) -> String {
+    let controller = run.dir.join("bin/virtfleet-controller").to_string_lossy().into_owned();
+    let admin = format!("--kubeconfig={}", run.kubeconfig("admin").display());
+    output(&[&*controller, &*admin, "host-kubeconfig", host]).unwrap()
 }
 
 /// A story on an installed fleet, whose hosts are ready.
@@ -84,6 +88,8 @@ pub async fn pod(client: &Client, component: &str) -> Pod {
 /// A guest that must live through what is done to what manages it.
 pub struct Guest {
     vm: &'static str,
+    /// Whose libvirtd runs it.
+    on: &'static str,
     id: String,
     boots: usize,
     ticks: u64,
@@ -94,32 +100,33 @@ impl Guest {
     pub async fn boots(story: &Story, vm: &'static str) -> Guest {
         let place = json!({"placement": {"host": "node-a"}});
         story.apply(story.guest(vm, place)).await.unwrap();
+        Guest::ticks(story, vm, "node-a").await
+    }
+
+    /// Waits until one ticks that was applied and runs by the libvirtd of that host of the bed.
+    pub async fn ticks(story: &Story, vm: &'static str, on: &'static str) -> Guest {
         story.vm_is(vm, "True", "Running").await;
-        story.console_says("node-a", vm, "tick 1").await;
-        let id = story.virsh("node-a", &["domid", &story.domain_name(vm)]).unwrap();
-        Guest { vm, id, boots: boots(story, vm), ticks: story.ticks("node-a", vm) }
+        story.console_says(on, vm, "tick 1").await;
+        let id = story.virsh(on, &["domid", &story.domain_name(vm)]).unwrap();
+        Guest { vm, on, id, boots: boots(story, on, vm), ticks: story.ticks(on, vm) }
     }
 
     /// It goes on: it ticks, in the same run of the same boot.
     pub async fn ticks_on(&mut self, story: &Story) {
         let before = self.ticks;
         self.ticks = until(&format!("tick {} of {}", before + 2, self.vm), async || {
-            let now = story.ticks("node-a", self.vm);
+            let now = story.ticks(self.on, self.vm);
             (now >= before + 2).then_some(now).ok_or(format!("tick {now}"))
         })
         .await;
-        assert_eq!(
-            story.virsh("node-a", &["domid", &story.domain_name(self.vm)]).unwrap(),
-            self.id,
-            "it was restarted"
-        );
-        assert_eq!(boots(story, self.vm), self.boots, "it was booted again");
+        assert_eq!(story.virsh(self.on, &["domid", &story.domain_name(self.vm)]).unwrap(), self.id, "it was restarted");
+        assert_eq!(boots(story, self.on, self.vm), self.boots, "it was booted again");
     }
 }
 
 /// How often a guest of that name said that it has booted.
-fn boots(story: &Story, vm: &str) -> usize {
-    story.console("node-a", vm).matches("VIRTFLEET-GUEST-UP").count()
+fn boots(story: &Story, on: &str, vm: &str) -> usize {
+    story.console(on, vm).matches("VIRTFLEET-GUEST-UP").count()
 }
 
 /// Says how long something took since a moment; `e2e/suite.sh` prints it in the end.

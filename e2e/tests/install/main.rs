@@ -6,4 +6,5 @@ mod first_guest;
 mod fleet;
 mod node_silent;
 mod uninstalled;
+mod unit_booted;
 mod upgraded;
