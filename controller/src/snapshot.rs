@@ -115,7 +115,7 @@ async fn go(context: &Context, api: &Api<Snapshot>, snapshot: &Snapshot) -> Resu
     let uid = fresh.uid().unwrap_or_default();
     let next = plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored);
     let domain = plan::names::domain(&fresh.namespace().unwrap_or_default(), &fresh.spec.virtual_machine);
-    let left = format!("snapshot {} of domain {domain}, with its files", fresh.name_any());
+    let left = format!("snapshot {} of domain {domain} and its files", fresh.name_any());
     teardown::tell(context, &fresh, &next, host.as_deref(), &left).await;
     match (next, host) {
         (Next::Ask(teardown), Some(host)) => {

@@ -50,12 +50,11 @@ where
     K: Resource<DynamicType = ()>,
 {
     let (Next::LetGo(_), Some(host)) = (next, host) else { return };
-    let kind = K::kind(&());
-    let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-    tracing::warn!("{kind} {name} is let go: there is no Host {host}, and {left} may be left there");
     let note = format!(
         "there is no Host {host}, so nobody there was asked and nothing was removed; left there, if that machine still exists: {left}"
     );
+    let namespace = object.namespace().unwrap_or_default();
+    tracing::warn!("{} {namespace}/{} is let go: {note}", K::kind(&()), object.name_any());
     context.events.warn(object, "LetGo", &note).await;
 }
 
