@@ -42,7 +42,7 @@ check: packages ## format, lints and the pure crates' tests
 .PHONY: test
 test: build ## everything, from unit tests to end to end
 	cargo test --workspace --exclude e2e
-	e2e/suite.sh stories
+	e2e/stories.sh
 
 .PHONY: images
 images: build packages-node ## container images of the built binaries; prints the folder with their archives

@@ -3,6 +3,7 @@
 use crate::chains;
 use crate::context::Context;
 use crds::StoragePool;
+use crds::conditions::{self, Type};
 use crds::storage_volume::{Claim, Format, StorageVolume, VolumePhase};
 use crds::virtual_machine::VirtualMachine;
 use kube::runtime::reflector::ObjectRef;
@@ -97,6 +98,13 @@ fn resolved(context: &Context, vm: &VirtualMachine, volume: &StorageVolume) -> V
             let differs = template::differs(vm, &volume.name_any(), &volume.spec);
             Volume::Ready { path, format, shared, claimed: status.claimed_by == Some(me), differs }
         }
+        // Why stands in its own conditions, which change more often than this.
+        (Some(VolumePhase::Failed), ..) => match conditions::find(&status.conditions, Type::Stalled) {
+            Some(stalled) if stalled.status == "True" => {
+                Volume::Stalled(format!("it cannot be made as it is asked for ({})", stalled.reason))
+            }
+            Some(_) | None => Volume::NotReady("it could not be made, and is tried again".into()),
+        },
         // One word for as long as it takes: how far it is, is told by the volume itself.
         (None | Some(VolumePhase::Pending | VolumePhase::Importing), ..) => Volume::NotReady("it is being made".into()),
         (Some(phase), ..) => Volume::NotReady(format!("it is {phase:?}")),

@@ -11,12 +11,13 @@ use tokio::task::JoinSet;
 
 /// What became of the objects of some kinds, until it is dropped.
 pub struct History {
+    namespace: String,
     states: Arc<Mutex<Vec<Value>>>,
     _watches: JoinSet<()>,
 }
 
 impl History {
-    /// Begins with these kinds, in all namespaces: whoever asks chooses by name.
+    /// Begins with these kinds.
     pub async fn of(story: &Story, kinds: &[&str]) -> History {
         let states = Arc::<Mutex<Vec<Value>>>::default();
         let mut watches = JoinSet::new();
@@ -44,12 +45,17 @@ impl History {
                 }
             });
         }
-        History { states, _watches: watches }
+        History { namespace: story.namespace.clone(), states, _watches: watches }
     }
 
-    /// The states of one object so far.
+    /// The states of one object so far: of the story's namespace, or of none.
     pub fn states(&self, kind: &str, name: &str) -> Vec<Value> {
         let states = self.states.lock().map(|states| states.clone()).unwrap_or_default();
-        states.into_iter().filter(|state| state["kind"] == kind && state["metadata"]["name"] == name).collect()
+        let is_its = |state: &Value| {
+            let (of, metadata) = (&state["kind"], &state["metadata"]);
+            let here = metadata["namespace"].is_null() || metadata["namespace"] == self.namespace;
+            here && of == kind && metadata["name"] == name
+        };
+        states.into_iter().filter(is_its).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! From nothing to a guest: two charts, a label, a manifest; then the life of the guest to its end.
 
-use crate::fleet::{Guest, install, join, pod, tell, uninstall};
+use crate::fleet::{Guest, install, join, pod, tell, tell_cost, uninstall};
 use crds::virtual_machine::VirtualMachine;
 use e2e::install::helm;
 use e2e::run::Run;
@@ -36,5 +36,8 @@ async fn two_charts_and_a_label_make_a_node_a_host_that_runs_guests() {
         left.is_empty().then_some(()).ok_or(format!("{left:?}"))
     })
     .await;
+    for component in ["controller", "agent"] {
+        tell_cost(&run, &story.client, component).await;
+    }
     story.end().await;
 }

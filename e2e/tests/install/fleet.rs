@@ -1,5 +1,6 @@
 //! Virtfleet as it is installed on the bed's cluster: a node with an agent in a pod, and a host outside with an agent of its own.
 
+use e2e::bench::rss::Rss;
 use e2e::install::{chart, helm, kubectl};
 use e2e::run::Run;
 use e2e::shell::output;
@@ -123,7 +124,40 @@ fn boots(story: &Story, vm: &str) -> usize {
 
 /// Says how long something took since a moment; `e2e/suite.sh` prints it in the end.
 pub fn tell(run: &Run, since: Instant, what: &str) {
-    let line = format!("{:>6.1} s  {what}\n", since.elapsed().as_secs_f32());
+    say(run, &format!("{:>6.1} s   {what}", since.elapsed().as_secs_f32()));
+}
+
+/// Says what each process of a component holds now, and in which whole second after its start its pod was ready.
+pub async fn tell_cost(run: &Run, client: &Client, component: &str) {
+    let pods = Api::<Pod>::namespaced(client.clone(), "virtfleet-system");
+    let ours = ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));
+    for pod in pods.list(&ours).await.unwrap() {
+        let status = pod.status.unwrap_or_default();
+        let ready = status.conditions.iter().flatten().find(|one| one.type_ == "Ready" && one.status == "True");
+        let container = &status.container_statuses.unwrap_or_default()[0];
+        let started = container.state.as_ref().and_then(|state| state.running.as_ref()?.started_at.clone()).unwrap();
+        let ready = ready.and_then(|ready| ready.last_transition_time.clone()).unwrap();
+        let id = container.container_id.as_deref().and_then(|id| id.strip_prefix("containerd://")).unwrap().to_owned();
+        let held = Rss::of(process(&id)).unwrap().mebibytes();
+        let seconds = ready.0.duration_since(started.0).as_secs();
+        say(run, &format!("{held:>6.1} MiB {component}, idle; ready within {} s of its start", seconds + 1));
+    }
+}
+
+/// The first process in a container.
+fn process(container: &str) -> u32 {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut inside: Vec<u32> = all
+        .filter(|entry| {
+            std::fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|cgroups| cgroups.contains(container))
+        })
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .collect();
+    inside.sort_unstable();
+    inside[0]
+}
+
+fn say(run: &Run, line: &str) {
     let log = std::fs::File::options().create(true).append(true).open(run.dir.join("log/install"));
-    log.unwrap().write_all(line.as_bytes()).unwrap();
+    log.unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Flux brings manifests from a Git server into the cluster, puts right what somebody changed by hand, and prunes what left Git. Its own
+//! Flux brings `examples/` from a Git server into the cluster, puts right what somebody changed by hand, and prunes what left Git. Its own
 //! controllers, as they are (`VIRTFLEET_FLUX`, e2e/flux/build.sh); git's own HTTP server.
 
 use e2e::shell::output;
@@ -17,22 +17,25 @@ async fn flux_applies_corrects_and_prunes() {
     let _programs = Flux::start(&story);
     let git = Git::new(&story.run.dir.join("flux/work"));
 
-    let own = json!({"spec": {"storagePool": "flux", "capacity": "8Mi"}});
-    let disks = json!([{"name": "data", "volume": "data"}, {"name": "own", "volumeTemplate": own}]);
-    git.write("data", &story.volume_manifest("data", json!({"capacity": "8Mi"})));
-    git.write("web", &story.bare("web", json!({"disks": disks})));
-    git.commit("a machine");
+    story.kubectl(&["label", "host/node-a", "flux=fast"]).unwrap();
+    for example in EXAMPLES {
+        let file = format!("{example}.yaml");
+        fs::copy(story.run.checkout.join("examples").join(&file), git.0.join(file)).unwrap();
+    }
+    git.write("kustomization", &bed(&story, &EXAMPLES));
+    git.commit("the examples");
     for (name, spec) in flux_objects(story.run.address()) {
         let (group, kind) = name;
         let object = json!({"apiVersion": group, "kind": kind, "metadata": {"name": "fleet"}, "spec": spec});
         apply(&story, &object);
     }
 
-    // Flux says that it is ready when the machine is.
+    // Flux says that it is ready when all of it is.
     story.kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "kustomization/fleet"]).unwrap();
     let vm = story.vm("web").await.unwrap();
     let host = vm.status.as_ref().and_then(|status| status.host.clone()).unwrap();
-    assert_eq!(story.domain(&host, "flux.web"), "running");
+    assert_eq!([story.domain(&host, "flux.web"), story.domain("node-a", "flux.db")], ["running"; 2]);
+    story.snapshot_is("before-upgrade", "True", "Ready").await;
 
     // By hand: put back, and the guest is not stopped.
     story.kubectl(&["patch", "vm/web", "--type=merge", "-p", r#"{"spec":{"powerState":"Stopped"}}"#]).unwrap();
@@ -44,22 +47,48 @@ async fn flux_applies_corrects_and_prunes() {
     .await;
     story.vm_is("web", "True", "Running").await;
 
-    // Pruned: the machine goes with its own volume; the volume that a user wrote keeps its file.
+    // Pruned: the machines go with their own volumes; the volume that a user wrote keeps its file.
     let path = story.volume("data").await.unwrap().status.unwrap().path.unwrap();
-    git.remove("web");
-    git.remove("data");
-    git.write("none", &json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "none"}}));
+    git.write("kustomization", &bed(&story, &["pool"]));
     git.commit("no machine");
     until("the end of what left Git", async || {
-        let left = [story.vm("web").await.is_some(), story.volume("data").await.is_some()];
-        if left == [false, false] { Ok(()) } else { Err(format!("{left:?}")) }
+        let machines = [story.vm("web").await.is_some(), story.vm("db").await.is_some()];
+        let left = (machines, story.volume("data").await.is_some(), story.snapshot("before-upgrade").await.is_some());
+        if left == ([false, false], false, false) { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
-    assert_eq!(story.domain(&host, "flux.web"), "absent");
-    assert!(story.outside(&host, &path).exists(), "Retain");
+    assert_eq!([story.domain(&host, "flux.web"), story.domain("node-a", "flux.db")], ["absent"; 2]);
+    assert!(story.outside("node-a", &path).exists(), "Retain");
 
     story.kubectl(&["delete", "kustomization/fleet", "gitrepository/fleet"]).unwrap();
+    story.kubectl(&["label", "host/node-a", "flux-"]).unwrap();
     story.end().await;
+}
+
+/// What one would put into Git: the hosts are there already, and one shared directory is not in the bed.
+const EXAMPLES: [&str; 5] = ["pool", "volume", "machine", "machine-with-data", "snapshot"];
+
+/// The examples as they are, but for what an emulated host bears, the bed's own image and label.
+fn bed(story: &Story, examples: &[&str]) -> Value {
+    let small = json!({"op": "replace", "path": "/spec/memory/size", "value": "128Mi"});
+    let image = json!({"op": "replace", "path": "/spec/disks/0/volumeTemplate/spec/source/http",
+        "value": story.image("", "guest.qcow2")});
+    let any = json!({"op": "replace", "path": "/spec/cpu", "value": {"cores": 1}});
+    let label = json!({"op": "replace", "path": "/spec/placement/hostSelector/matchLabels", "value": {"flux": "fast"}});
+    // Its blank disk boots nothing that would shut down.
+    let shutdown = json!({"op": "remove", "path": "/spec/shutdown"});
+    let patch = |name: &str, operations: &[&Value]| {
+        let patch = serde_json::to_string(operations).unwrap();
+        json!({"target": {"kind": "VirtualMachine", "name": name}, "patch": patch})
+    };
+    let machines = [
+        ("machine", patch("web", &[&small, &image, &any])),
+        ("machine-with-data", patch("db", &[&small, &any, &label, &shutdown])),
+    ];
+    let patches = machines.into_iter().filter(|(of, _)| examples.contains(of)).map(|(_, patch)| patch);
+    json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+        "resources": examples.iter().map(|example| format!("{example}.yaml")).collect::<Vec<_>>(),
+        "patches": patches.collect::<Vec<_>>()})
 }
 
 /// Where to look, and what to do with it.
@@ -157,10 +186,6 @@ impl Git {
 
     fn write(&self, name: &str, manifest: &Value) {
         fs::write(self.0.join(format!("{name}.yaml")), manifest.to_string()).unwrap();
-    }
-
-    fn remove(&self, name: &str) {
-        fs::remove_file(self.0.join(format!("{name}.yaml"))).unwrap();
     }
 
     fn commit(&self, why: &str) {

@@ -16,7 +16,7 @@ async fn a_guest_that_shuts_itself_down_is_treated_as_its_policy_says() {
         let spec = json!({"storagePool": "policy-shared", "host": "node-a", "format": "Raw", "source": source, "deletionPolicy": "Delete"});
         story.apply(story.volume_manifest(name, spec)).await.unwrap();
     }
-    let boot = json!({"kernel": {"volume": "kernel"}, "initrd": {"volume": "initrd"}, "commandLine": "console=ttyS0 quiet virtfleet.off-after=2"});
+    let boot = json!({"kernel": {"volume": "kernel"}, "initrd": {"volume": "initrd"}, "commandLine": "console=ttyS0 quiet no_timer_check virtfleet.off-after=2"});
     let spec = |policy: &str| json!({"memory": {"size": "192Mi"}, "kernelBoot": boot, "restartPolicy": policy});
     for (name, policy) in [("always", "Always"), ("onfailure", "OnFailure"), ("never", "Never")] {
         story.apply(story.bare(name, spec(policy))).await.unwrap();

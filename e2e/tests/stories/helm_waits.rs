@@ -35,7 +35,18 @@ async fn helm_waits_until_a_charts_machines_run_or_cannot() {
     assert!(said.contains("small") && said.contains("Failed"), "{said}");
     assert!(begun.elapsed().as_secs() < 60, "it waited to the end");
 
-    for release in ["bad", "shop"] {
+    // So is a machine that is to have one.
+    let source = json!({"http": story.image("", "guest.qcow2")});
+    let own = json!({"spec": {"storagePool": "helm", "capacity": "1Mi", "source": source}});
+    let stuck = [story.bare("stuck", json!({"disks": [{"name": "root", "volumeTemplate": own}]}))];
+    let chart = self::chart(&story, "stuck", &stuck);
+    let begun = std::time::Instant::now();
+    let said = story.helm(&["install", "stuck", &chart, "--wait", "--timeout=90s"]).unwrap_err().to_string();
+    assert!(said.contains("stuck") && said.contains("Failed"), "{said}");
+    assert!(begun.elapsed().as_secs() < 60, "it waited to the end");
+    story.vm_is("stuck", "False", "VolumeStalled").await;
+
+    for release in ["stuck", "bad", "shop"] {
         story.helm(&["uninstall", release]).unwrap();
     }
     story.end().await;

@@ -217,6 +217,12 @@ fn verdict(look: &Look<'_>, domain: Option<&Seen>) -> Verdict {
         let message = format!("{whose}; rename this VirtualMachine or remove that domain: it is not touched");
         return Verdict::stalled(MachinePhase::Failed, "Conflict", message);
     }
+    if let Next::Wait { why: Why::Volumes(waiting), .. } = next
+        && waiting.is_stalled()
+        && !running
+    {
+        return Verdict::stalled(MachinePhase::Failed, "VolumeStalled", waiting.to_string());
+    }
     match (goal, domain) {
         (Goal::Vanish(_), _) => Verdict::busy(MachinePhase::Terminating, "Terminating", "the host is tearing it down"),
         (Goal::Exist(_), None) => Verdict::busy(MachinePhase::Provisioning, "Provisioning", waiting_for(next)),

@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::power::{Grace, Power, Restart};
-use super::validate::{DiskShape, Shape, Waiting};
+use super::validate::{DiskShape, Shape, Waited, Waiting};
 use super::*;
+use crds::conditions::{Type, find};
 use crds::virtual_machine::Apply;
 use jiff::SignedDuration;
 use libvirt_xml::{Accelerator, Cpu, Disk, DiskFormat, Owner, Run};
@@ -18,6 +19,10 @@ fn now() -> Timestamp {
 
 fn owner(uid: &str) -> Owner {
     Owner { cluster: "c".into(), namespace: "shop".into(), name: "web".into(), uid: uid.into() }
+}
+
+fn waiting(volume: &str, why: &str) -> Waiting {
+    Waiting(vec![Waited { volume: volume.into(), why: why.into(), stalled: false }])
 }
 
 fn want(power: Power) -> Desired {
@@ -299,7 +304,7 @@ fn vanish(policy: TeardownPolicy) -> Goal {
 #[test]
 fn nothing_is_defined_before_its_volumes_are_there() {
     let mut wanted = want(Power::On);
-    wanted.shape = Err(Waiting(vec![("root".into(), "importing".into())]));
+    wanted.shape = Err(waiting("root", "importing"));
     let mut host = Model::empty();
     assert!(matches!(host.settle(&exist(&wanted), false), Next::Wait { why: Why::Volumes(_), .. }));
     assert!(host.counts.is_empty());
@@ -308,7 +313,7 @@ fn nothing_is_defined_before_its_volumes_are_there() {
 #[test]
 fn a_running_guest_stays_when_its_volumes_look_missing() {
     let mut wanted = want(Power::On);
-    wanted.shape = Err(Waiting(vec![("root".into(), "lost".into())]));
+    wanted.shape = Err(waiting("root", "lost"));
     let mut host = Model::with(mark(Run::Started), State::Running);
     host.settle(&exist(&wanted), false);
     assert_eq!(host.seen().state, State::Running);
@@ -659,10 +664,7 @@ fn a_machine_waits_for_a_merge_and_its_deletion_does_not() {
 #[test]
 fn only_what_is_waited_for_and_not_told_yet_may_pass() {
     use super::status::{Look, Outcome, may_pass, status};
-    let goal = exist(&Desired {
-        shape: Err(Waiting(vec![("web-root".into(), "it is being made".into())])),
-        ..want(Power::On)
-    });
+    let goal = exist(&Desired { shape: Err(waiting("web-root", "it is being made")), ..want(Power::On) });
     let waits = next(&goal, &Observed::Absent, now());
     let none = crds::virtual_machine::VirtualMachineStatus::default();
     let look = |previous, outcome| Look {
@@ -681,6 +683,26 @@ fn only_what_is_waited_for_and_not_told_yet_may_pass() {
     assert!(!may_pass(&again, &status(&again)), "it was told");
     let failed = look(&none, Outcome::Failed { step: &Step::Start, message: "no".into() });
     assert!(!may_pass(&failed, &status(&failed)), "a failure is told at once");
+}
+
+#[test]
+fn a_machine_whose_volume_waits_for_an_edit_waits_for_it_too() {
+    use super::status::{Look, Outcome, status};
+    let mut volumes = waiting("web-root", "it cannot be made");
+    for stalled in [false, true] {
+        volumes.0[0].stalled = stalled;
+        let goal = exist(&Desired { shape: Err(volumes.clone()), ..want(Power::On) });
+        for (host, running) in [(Model::empty(), false), (Model::with(mark(Run::Started), State::Running), true)] {
+            let seen = host.observe();
+            let planned = next(&goal, &seen, now());
+            let previous = crds::virtual_machine::VirtualMachineStatus::default();
+            let (goal, outcome) = (Ok(&goal), Outcome::Planned(&planned));
+            let look =
+                Look { previous: &previous, generation: 1, goal, seen: Some(&seen), outcome, guest: None, now: now() };
+            let told = find(&status(&look).conditions, Type::Stalled).map(|stalled| stalled.reason.clone());
+            assert_eq!(told.as_deref(), (stalled && !running).then_some("VolumeStalled"));
+        }
+    }
 }
 
 fn any_run() -> impl Strategy<Value = Run> {

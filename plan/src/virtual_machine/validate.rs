@@ -44,6 +44,8 @@ pub enum Volume {
     },
     /// It cannot be used yet; the words say why.
     NotReady(String),
+    /// It cannot be made as its manifest stands; the words say why.
+    Stalled(String),
 }
 
 /// What is wanted of one machine.
@@ -109,13 +111,31 @@ pub struct DiskShape {
     pub read_only: bool,
 }
 
-/// Volumes that are waited for: name and why.
+/// Volumes that are waited for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Waiting(pub Vec<(String, String)>);
+pub struct Waiting(pub Vec<Waited>);
+
+/// A volume that is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// Its name.
+    pub volume: String,
+    /// Why it cannot be used yet.
+    pub why: String,
+    /// Whether it waits for an edit itself.
+    pub stalled: bool,
+}
+
+impl Waiting {
+    /// Whether somebody must act before all of them are there.
+    pub fn is_stalled(&self) -> bool {
+        self.0.iter().any(|waited| waited.stalled)
+    }
+}
 
 impl std::fmt::Display for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (at, (volume, why)) in self.0.iter().enumerate() {
+        for (at, Waited { volume, why, .. }) in self.0.iter().enumerate() {
             let separator = if at == 0 { "" } else { "; " };
             write!(f, "{separator}volume {volume}: {why}")?;
         }
@@ -307,6 +327,10 @@ impl Volumes<'_> {
                 self.wait(volume, why);
                 None
             }
+            Some(Volume::Stalled(why)) => {
+                self.waiting.0.push(Waited { volume: volume.into(), why: why.clone(), stalled: true });
+                None
+            }
             None => {
                 self.wait(volume, "there is no StorageVolume of this name");
                 None
@@ -315,7 +339,7 @@ impl Volumes<'_> {
     }
 
     fn wait(&mut self, volume: &str, why: &str) {
-        self.waiting.0.push((volume.into(), why.into()));
+        self.waiting.0.push(Waited { volume: volume.into(), why: why.into(), stalled: false });
     }
 }
 

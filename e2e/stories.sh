@@ -1,0 +1,37 @@
+#!/bin/sh
+# All stories, dealt out to beds that know nothing of each other: they mostly wait, and one that needs its bed for itself makes only the
+# others of that bed wait. What a bed told is shown when it is over, of those that failed last.
+set -eu
+cd "$(dirname "$0")/.."
+beds=${BEDS:-3}
+told=$(mktemp -d)
+running=
+finish() {
+    status=$?
+    trap - EXIT INT TERM
+    for bed in $running; do kill -TERM -- "-$bed" 2> /dev/null || true; done
+    wait
+    rm -rf "$told"
+    exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+cargo build --quiet --workspace --bins
+names=$(cargo test --quiet --package e2e --test stories -- --list --format terse | sed -n 's/: test$//p')
+echo "$(echo "$names" | wc -l) stories on $beds beds"
+for bed in $(seq "$beds"); do
+    mine=$(echo "$names" | awk -v beds="$beds" -v bed="$bed" 'NR % beds == bed % beds')
+    # In a session of its own, so that all of it can be ended.
+    # shellcheck disable=SC2086
+    setsid e2e/suite.sh stories --exact $mine > "$told/$bed" 2>&1 &
+    running="$running $!"
+done
+failed=
+bed=0
+for job in $running; do
+    bed=$((bed + 1))
+    if wait "$job"; then cat "$told/$bed"; else failed="$failed $bed"; fi
+done
+running=
+for bed in $failed; do cat "$told/$bed"; done
+[ -z "$failed" ]
