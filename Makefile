@@ -62,6 +62,10 @@ test-install: packages-node ## charts, images and agents in pods, on a real node
 test-flux: build ## Flux's own controllers bring machines from a Git server, put them right and prune them
 	@VIRTFLEET_FLUX="$$(e2e/flux/build.sh)" e2e/suite.sh stories flux
 
+.PHONY: test-versions
+test-versions: build ## an agent and a controller of the version before this one beside those of this one
+	@VIRTFLEET_PREVIOUS="$$(e2e/previous/build.sh)" e2e/suite.sh stories versions::
+
 .PHONY: outages
 outages: build ## the API server away for five minutes, libvirtd for one; `make test` takes a short way through the same
 	AWAY=300 e2e/suite.sh stories api_server_gone

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
     printcolumn(name = "Libvirt", json_path = ".status.versions.libvirt", type_ = "string"),
     printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date")
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct HostSpec {
     /// Whether new machines may be placed here. What runs here stays.
     #[serde(default = "yes")]
@@ -40,7 +40,7 @@ pub struct HostSpec {
 
 /// Factors, as decimal text such as `1.5`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Overcommit {
     /// Virtual processors that may be promised for each of the host's, as decimal text such as `1.5`.
     #[serde(default = "four")]
@@ -58,7 +58,7 @@ pub struct Overcommit {
 
 /// Resources kept for the host itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Reserved {
     /// Processors, such as `2` or `500m`.
     #[serde(default = "one_cpu")]

@@ -34,3 +34,43 @@ pub const RESTARTED_AT_ANNOTATION: &str = "virtfleet.dev/restartedAt";
 pub const HOST_LABEL: &str = "virtfleet.dev/host";
 /// Namespace of the hosts' ServiceAccounts and Leases.
 pub const HOSTS_NAMESPACE: &str = "virtfleet-hosts";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// Puts a field that no version knows yet into every object.
+    fn later(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.values_mut().for_each(later);
+                fields.insert("ofALaterVersion".into(), json!({"a": 1}));
+            }
+            Value::Array(items) => items.iter_mut().for_each(later),
+            _ => {}
+        }
+    }
+
+    fn reads<K: serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(spec: Value) {
+        let mut with_more = spec.clone();
+        later(&mut with_more);
+        assert_eq!(serde_json::from_value::<K>(with_more).unwrap(), serde_json::from_value::<K>(spec).unwrap());
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_passed_over() {
+        let source = json!({"http": {"url": "https://images/a", "insecure": true}});
+        let template = json!({"spec": {"storagePool": "p", "source": source}});
+        reads::<VirtualMachineSpec>(json!({
+            "placement": {"host": "a", "hostSelector": {}}, "cpu": {}, "memory": {"size": "1Gi"}, "machine": {},
+            "kernelBoot": {"kernel": {"volume": "k"}, "initrd": {"volume": "i"}}, "guestAgent": {}, "shutdown": {},
+            "disks": [{"name": "root", "volumeTemplate": template}], "interfaces": [{"name": "lan", "user": {}}],
+        }));
+        reads::<StorageVolumeSpec>(json!({"storagePool": "p", "source": source}));
+        reads::<StoragePoolSpec>(json!({"dir": {"path": "/p"}, "hostSelector": {}, "namespaceSelector": {}}));
+        reads::<SnapshotSpec>(json!({"virtualMachine": "web", "disks": {"include": ["root"]}}));
+        reads::<HostSpec>(json!({"overcommit": {}, "reserved": {}}));
+    }
+}

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Parent", json_path = ".status.parent.name", type_ = "string", priority = 1),
     printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date")
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!oldSelf.hasValue() || (has(oldSelf.value().disks) == has(self.disks) && (!has(self.disks) || self.disks == oldSelf.value().disks))")
     .message("disks cannot be changed: the snapshot is of one moment; make another snapshot")
     .field_path(".disks")
@@ -79,7 +79,7 @@ pub enum UsedMethod {
 
 /// Which disks, by their names in the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.include) != has(self.exclude)")
     .message("exactly one of include or exclude must be set; without disks, all are taken"))]
 pub struct Disks {

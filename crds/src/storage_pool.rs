@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Ready", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, type_ = "string"),
     printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date")
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.dir) == has(oldSelf.dir) && self.dir == oldSelf.dir")
     .message("dir cannot be changed: volumes already lie there; make another pool")
     .field_path(".dir")
@@ -58,7 +58,6 @@ pub struct StoragePoolSpec {
 
 /// A directory on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Directory {
     /// Absolute path, without `.` or `..`. Made when absent.
     #[schemars(length(min = 2, max = 1024))]

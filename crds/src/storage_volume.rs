@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Progress", json_path = ".status.progress", type_ = "string", priority = 1),
     printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date")
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.capacity) || has(self.source)")
     .message("capacity is required for a blank volume; only one with a source can take its size from it")
     .field_path(".capacity")
@@ -120,7 +120,7 @@ pub enum Allocation {
 
 /// First contents of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Download from an HTTP server.
     pub http: HttpSource,
@@ -128,7 +128,7 @@ pub struct Source {
 
 /// An image on an HTTP server. Private and local addresses are refused unless the host's administrator allows them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.checksum) != self.insecure")
     .message("give a checksum (sha256:…), or insecure: true to do without one; not both")
     .field_path(".checksum"))]

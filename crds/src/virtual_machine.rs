@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Memory", json_path = ".status.resources.memory", type_ = "string"),
     printcolumn(name = "Age", json_path = ".metadata.creationTimestamp", type_ = "date")
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.disks) || self.disks.filter(d, has(d.bootOrder)).map(d, d.bootOrder).all(o, self.disks.exists_one(e, has(e.bootOrder) && e.bootOrder == o))")
     .message("bootOrder must differ from disk to disk")
     .field_path(".disks"))]
@@ -143,7 +143,7 @@ pub enum DeletionPolicy {
 
 /// Which hosts are allowed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Placement {
     /// Name of the one Host allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,7 +156,7 @@ pub struct Placement {
 
 /// Processors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Cpu {
     /// Number of virtual processors.
     #[serde(default = "one")]
@@ -179,7 +179,7 @@ impl Default for Cpu {
 
 /// Memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Memory {
     /// Bytes, such as `2Gi`.
     #[x_kube(validation = Rule::new("quantity(string(self)).compareTo(quantity('16Mi')) >= 0 && quantity(string(self)).compareTo(quantity('16Ti')) <= 0")
@@ -189,7 +189,7 @@ pub struct Memory {
 
 /// The machine's kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Machine {
     /// QEMU's machine. Its exact version is chosen when the guest is first defined and kept.
     #[serde(default, rename = "type")]
@@ -207,7 +207,7 @@ pub enum MachineType {
 
 /// A kernel that QEMU loads itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct KernelBoot {
     /// The kernel: the whole contents of a volume of format Raw.
     pub kernel: BootFile,
@@ -222,7 +222,6 @@ pub struct KernelBoot {
 
 /// A file that lies in a volume of format Raw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct BootFile {
     /// Name of a StorageVolume in this namespace.
     #[schemars(length(min = 1, max = 63))]
@@ -231,7 +230,7 @@ pub struct BootFile {
 
 /// A disk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.volume) != has(self.volumeTemplate)")
     .message(Message::Expression("\"disk \" + self.name + \": exactly one of volume or volumeTemplate must be set\"".into())))]
 #[x_kube(validation = Rule::new("has(self.volumeTemplate) == has(oldSelf.volumeTemplate) && (!has(self.volumeTemplate) || self.volumeTemplate == oldSelf.volumeTemplate)")
@@ -262,7 +261,6 @@ pub struct Disk {
 
 /// A StorageVolume that is made with its machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct VolumeTemplate {
     /// As a StorageVolume's spec, without host: the volume is placed with its machine.
     pub spec: TemplateSpec,
@@ -270,7 +268,7 @@ pub struct VolumeTemplate {
 
 /// What a template volume is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.capacity) || has(self.source)")
     .message("capacity is required for a blank volume; only one with a source can take its size from it")
     .field_path(".capacity")
@@ -303,7 +301,7 @@ pub struct TemplateSpec {
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Interface {
     /// Name of the interface in this machine.
     #[schemars(length(min = 1, max = 32))]
@@ -322,17 +320,15 @@ pub struct Interface {
 
 /// QEMU's user network; it has no settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct UserNetwork {}
 
 /// QEMU's guest agent; it has no settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct GuestAgent {}
 
 /// How the guest is shut down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Shutdown {
     /// Seconds that the guest has to shut itself down.
     #[serde(default = "two_minutes")]

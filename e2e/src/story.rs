@@ -6,10 +6,12 @@ mod manifests;
 mod programs;
 mod secrets;
 mod tools;
+mod versions;
 
 pub use agents::token_of;
 pub use manifests::{manifest, merged};
 pub use programs::length_of_absence;
+pub use versions::Previous;
 
 use crate::host::Host as BedHost;
 use crate::run::Run;

@@ -1,6 +1,8 @@
 //! The bed's programs as stories treat them: killed, ended, kept away, back again. Sends signals to none but those that the bed's keeper started.
 
 use super::{Story, until};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::time::Duration;
@@ -53,6 +55,23 @@ impl Story {
         until(&format!("{program} again"), async || {
             let now = self.pid(program).filter(|pid| Some(*pid) != before);
             now.map(|_| ()).ok_or("not yet")
+        })
+        .await;
+    }
+
+    /// Identity of the controller that leads; empty when none does.
+    pub async fn leader(&self) -> String {
+        let leases = Api::<Lease>::namespaced(self.client.clone(), "virtfleet-system");
+        let lease = leases.get("virtfleet-controller").await.unwrap_or_else(|error| panic!("{error}"));
+        lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default()
+    }
+
+    /// Waits until the bed's own controller leads.
+    pub async fn controller_leads(&self) {
+        until("the bed's own controller to lead", async || {
+            let now = self.leader().await;
+            let pid = self.pid("controller").map(|pid| format!("-{pid}-")).unwrap_or_default();
+            now.contains(&pid).then_some(()).ok_or(now)
         })
         .await;
     }

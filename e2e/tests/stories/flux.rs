@@ -76,7 +76,8 @@ fn bed(story: &Story, examples: &[&str]) -> Value {
     let any = json!({"op": "replace", "path": "/spec/cpu", "value": {"cores": 1}});
     let label = json!({"op": "replace", "path": "/spec/placement/hostSelector/matchLabels", "value": {"flux": "fast"}});
     // Its blank disk boots nothing that would shut down.
-    let shutdown = json!({"op": "remove", "path": "/spec/shutdown"});
+    let shutdown =
+        json!({"op": "replace", "path": "/spec/shutdown", "value": {"timeoutSeconds": 1, "onTimeout": "Destroy"}});
     let patch = |name: &str, operations: &[&Value]| {
         let patch = serde_json::to_string(operations).unwrap();
         json!({"target": {"kind": "VirtualMachine", "name": name}, "patch": patch})

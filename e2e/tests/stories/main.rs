@@ -58,3 +58,4 @@ mod template_volume;
 mod tokens;
 mod two_controllers;
 mod two_writers;
+mod versions;

@@ -2,8 +2,6 @@
 
 use crds::virtual_machine::VirtualMachine;
 use e2e::story::{Story, until};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::Api;
 use kube::api::ListParams;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -14,12 +12,7 @@ const MACHINES: usize = 12;
 #[tokio::test]
 async fn a_leader_that_was_paused_past_its_lease_places_nothing_when_it_wakes() {
     let story = Story::alone("leaders").await;
-    let leader = async || {
-        let leases = Api::<Lease>::namespaced(story.client.clone(), "virtfleet-system");
-        let lease = leases.get("virtfleet-controller").await.unwrap();
-        lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default()
-    };
-    let first = leader().await;
+    let first = story.leader().await;
     let paused = Pid::from_raw(story.pid("controller").unwrap()).unwrap();
     let template = json!({"spec": {"storagePool": "leaders", "capacity": "1Mi"}});
     let make = async |i: usize| {
@@ -33,7 +26,7 @@ async fn a_leader_that_was_paused_past_its_lease_places_nothing_when_it_wakes() 
     kill_process(paused, Signal::STOP).unwrap();
     let second = Second::start(&story);
     until("the second to lead", async || {
-        let now = leader().await;
+        let now = story.leader().await;
         (now != first && !now.is_empty()).then_some(()).ok_or(now)
     })
     .await;
@@ -58,12 +51,7 @@ async fn a_leader_that_was_paused_past_its_lease_places_nothing_when_it_wakes() 
     })
     .await;
     drop(second);
-    until("one of the bed's own to lead again", async || {
-        let now = leader().await;
-        let pid = story.pid("controller").map(|pid| format!("-{pid}-")).unwrap_or_default();
-        now.contains(&pid).then_some(()).ok_or(now)
-    })
-    .await;
+    story.controller_leads().await;
     story.end().await;
 }
 

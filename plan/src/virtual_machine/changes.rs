@@ -157,9 +157,17 @@ pub fn drift(want: &Desired, seen: &Seen) -> Vec<String> {
     differences(&seen.config, &goal).into_iter().map(told).collect()
 }
 
-/// Whether the definition is other than we left it.
+/// Whether the definition is other than we left it. Of what another version of ours left nobody can say.
 fn is_drifted(seen: &Seen) -> bool {
-    seen.mark.applied.as_ref().is_some_and(|known| *known != digest(&seen.config))
+    let known = seen.mark.applied.as_ref().filter(|known| known.starts_with(DIGESTED));
+    known.is_some_and(|known| *known != digest(&seen.config))
+}
+
+/// The definition with our own digest, where it has another version's. Written at the next start: a new version of ours is no reason to
+/// write a thousand definitions at once.
+pub fn signed_anew(seen: &Seen) -> Option<Domain> {
+    let other = seen.mark.applied.as_ref().is_some_and(|known| !known.starts_with(DIGESTED));
+    other.then(|| signed(seen.config.clone()))
 }
 
 /// The domain with the digest of itself in its mark.
@@ -168,8 +176,10 @@ fn signed(domain: Domain) -> Domain {
     Domain { mark: domain.mark.clone().map(|mark| Mark { applied, ..mark }), ..domain }
 }
 
-/// Of what we own, but for what libvirt chooses at a definition, and on which of its volume's files a disk is: snapshots change that. Another
-/// version of ours may digest otherwise: then a definition that is as wanted is written once more, and nobody is told of a change.
+/// How digests of this version begin: who changes what is digested, or how, counts it up. Bare ones are older.
+const DIGESTED: &str = "1:";
+
+/// Of what we own, but for what libvirt chooses at a definition, and on which of its volume's files a disk is: snapshots change that.
 fn digest(domain: &Domain) -> String {
     let mut ours = Domain { machine: String::new(), ..ordered(domain) };
     for disk in &mut ours.disks {
@@ -177,7 +187,8 @@ fn digest(domain: &Domain) -> String {
             (disk.file, disk.format) = (volume.to_owned(), DiskFormat::Qcow2);
         }
     }
-    Sha256::digest(format!("{ours:?}").as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes = Sha256::digest(format!("{ours:?}").as_bytes());
+    bytes[..8].iter().fold(DIGESTED.to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn find<'a>(disks: &'a [Disk], name: &str) -> Option<&'a Disk> {

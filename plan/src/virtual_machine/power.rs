@@ -116,7 +116,7 @@ fn start(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     if let Some(until) = pause_until(seen.failures).filter(|until| now < *until) {
         return Next::Wait { until: Some(until), why: Why::Backoff };
     }
-    match changes::pending(want, seen) {
+    match changes::pending(want, seen).or_else(|| changes::signed_anew(seen)) {
         Some(domain) => Next::Do(Step::Redefine(Box::new(domain))),
         None => Next::Do(Step::Start),
     }
