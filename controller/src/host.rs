@@ -150,12 +150,13 @@ async fn tell_lost(context: &Context, api: &Api<Host>, host: &Host) -> Result<()
     Ok(())
 }
 
-/// A Host that is deleted loses its account, its heartbeat and its copies of secrets. When the CRD goes, nothing is taken from it.
+/// A Host that is deleted loses its account, its heartbeat and its copies of secrets. When the CRD goes, nothing is taken from it. An
+/// annotation changes none of that: what it would leave lies in the cluster, and placement would wait for that heartbeat for ever.
 async fn go(context: &Context, api: &Api<Host>, host: &Host) -> Result<Case, Error> {
     let Some((fresh, policy)) = teardown::decide(context, api, host, |_| TeardownPolicy::Delete).await? else {
         return Ok(Case::Converged);
     };
-    if policy == TeardownPolicy::Delete {
+    if policy != TeardownPolicy::Keep {
         let name = host.name_any();
         remove::<ServiceAccount>(context, &name).await?;
         remove::<Lease>(context, &name).await?;

@@ -110,14 +110,18 @@ async fn go(context: &Context, api: &Api<Snapshot>, snapshot: &Snapshot) -> Resu
         Some(_) | None => policy,
     };
     let host = host_of(&fresh).map(str::to_owned);
-    let host_exists = host.as_deref().is_some_and(|host| context.is_known(host));
+    let host_exists = teardown::host_exists(context, host.as_deref()).await?;
     let stored = fresh.status.as_ref().and_then(|status| status.teardown.as_ref());
     let uid = fresh.uid().unwrap_or_default();
-    match (plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored), host) {
+    let next = plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored);
+    let domain = plan::names::domain(&fresh.namespace().unwrap_or_default(), &fresh.spec.virtual_machine);
+    let left = format!("snapshot {} of domain {domain} and its files", fresh.name_any());
+    teardown::tell(context, &fresh, &next, host.as_deref(), &left).await;
+    match (next, host) {
         (Next::Ask(teardown), Some(host)) => {
             report(context, api, &fresh, &Binding::Bound(host), Some(teardown)).await?;
         }
-        (Next::Release(_) | Next::Ask(_), _) => finalizer::take_off(context, api, &fresh).await?,
+        (Next::Release(_) | Next::LetGo(_) | Next::Ask(_), _) => finalizer::take_off(context, api, &fresh).await?,
     }
     Ok(Case::Dependency)
 }

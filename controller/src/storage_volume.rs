@@ -109,14 +109,18 @@ async fn go(context: &Context, api: &Api<StorageVolume>, volume: &StorageVolume)
         Some(_) | None => policy,
     };
     let host = host_of_volume(&fresh);
-    let host_exists = host.is_some_and(|host| context.is_known(host));
+    let host_exists = teardown::host_exists(context, host).await?;
     let stored = fresh.status.as_ref().and_then(|status| status.teardown.as_ref());
     let uid = fresh.uid().unwrap_or_default();
     if policy != TeardownPolicy::Keep {
         import_secret::keep(context, &fresh, host).await?;
     }
-    match plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored) {
-        Next::Release(_) => finalizer::take_off(context, api, &fresh).await?,
+    let next = plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored);
+    let path = fresh.status.as_ref().and_then(|status| status.path.as_deref());
+    let left = path.map_or_else(|| "its file, if it was made".into(), |path| format!("file {path}"));
+    teardown::tell(context, &fresh, &next, host, &left).await;
+    match next {
+        Next::Release(_) | Next::LetGo(_) => finalizer::take_off(context, api, &fresh).await?,
         Next::Ask(teardown) => report(context, api, &fresh, Some(teardown)).await?,
     }
     Ok(Case::Dependency)

@@ -135,7 +135,7 @@ fn host_changed(context: &Context, change: Change<'_, Host>) {
         host_of_volume(v).is_none() || (gone && v.metadata.deletion_timestamp.is_some()) || here(host_of_volume(v))
     };
     context.queues.volumes.push_all(context.stores.volumes.state().iter().filter(waits));
-    let waits = |s: &&Arc<Snapshot>| s.metadata.deletion_timestamp.is_some();
+    let waits = |s: &&Arc<Snapshot>| s.metadata.deletion_timestamp.is_some() || here(snapshot::host_of(s));
     context.queues.snapshots.push_all(context.stores.snapshots.state().iter().filter(waits));
 }
 

@@ -224,11 +224,14 @@ async fn go(context: &Context, api: &Api<VirtualMachine>, vm: &VirtualMachine) -
     // A machine whose status was lost is torn down where it is known to be.
     let known = known_on(context, &fresh);
     let host = host_of(&fresh).map(str::to_owned).or_else(|| known.into_iter().next());
-    let host_exists = host.as_deref().is_some_and(|host| context.is_known(host));
+    let host_exists = teardown::host_exists(context, host.as_deref()).await?;
     let stored = fresh.status.as_ref().and_then(|status| status.teardown.as_ref());
     let uid = fresh.uid().unwrap_or_default();
-    match (plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored), host) {
-        (Next::Release(policy), _) | (Next::Ask(Teardown { policy: Some(policy), .. }), None) => {
+    let next = plan::teardown::next(&uid, policy, host.is_some(), host_exists, stored);
+    let domain = plan::names::domain(&fresh.namespace().unwrap_or_default(), &fresh.name_any());
+    teardown::tell(context, &fresh, &next, host.as_deref(), &format!("domain {domain}")).await;
+    match (next, host) {
+        (Next::Release(policy) | Next::LetGo(policy), _) | (Next::Ask(Teardown { policy: Some(policy), .. }), None) => {
             release(context, api, &fresh, policy).await?;
         }
         (Next::Ask(teardown), Some(host)) => {

@@ -58,7 +58,7 @@ pub fn programs(run: &Run) -> Result<Vec<Program>> {
 }
 
 /// Every write is told, with who made it and what came of it; reads are not. Of our own writes to what users look at also what was
-/// written: `make bench` names it when they are too many.
+/// written: `make bench` names it when they are too many. The rule after that is the one of docs/troubleshooting.md.
 const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -72,5 +72,10 @@ rules:
     resources: [virtualmachines, virtualmachines/status, storagevolumes, storagevolumes/status]
   - group: events.k8s.io
     resources: [events]
+- level: Request
+  verbs: [delete, deletecollection, patch, update]
+  resources:
+  - group: virtfleet.dev
+    resources: [hosts, storagepools, storagevolumes, virtualmachines, snapshots]
 - level: Metadata
 ";

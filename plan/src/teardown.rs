@@ -20,8 +20,10 @@ pub fn policy(crd_terminating: bool, metadata: &ObjectMeta, by_spec: TeardownPol
 pub enum Next {
     /// Ask the host for it, and wait until it says done.
     Ask(Teardown),
-    /// Take the finalizer off.
+    /// Take the finalizer off: the host has done it, or there is nothing to do there.
     Release(TeardownPolicy),
+    /// Take the finalizer off, and tell that nobody on the host could be asked: whatever is there stays.
+    LetGo(TeardownPolicy),
 }
 
 /// The next step for an object of this uid, bound or not, with the teardown that its status shows.
@@ -34,9 +36,11 @@ pub fn next(uid: &str, decided: TeardownPolicy, bound: bool, host_exists: bool, 
         Some(_) | None => decided,
     };
     let done = stored.is_some_and(|teardown| teardown.done.as_deref() == Some(uid));
-    let nobody_to_ask = !host_exists && policy != TeardownPolicy::Delete;
-    if done || !bound || policy == TeardownPolicy::Keep || nobody_to_ask {
+    if done || !bound || policy == TeardownPolicy::Keep {
         return Next::Release(policy);
+    }
+    if !host_exists && policy != TeardownPolicy::Delete {
+        return Next::LetGo(policy);
     }
     Next::Ask(Teardown { uid: Some(uid.into()), policy: Some(policy), done: None })
 }
@@ -81,15 +85,24 @@ mod tests {
         assert_eq!(next("u", policy, false, true, None), Next::Release(policy));
         // Nobody can prove that the guest is gone.
         assert_eq!(next("u", policy, true, false, None), Next::Ask(asked(policy, false)));
-        assert_eq!(next("u", TeardownPolicy::Orphan, true, false, None), Next::Release(TeardownPolicy::Orphan));
+        assert_eq!(next("u", TeardownPolicy::Orphan, true, false, None), Next::LetGo(TeardownPolicy::Orphan));
     }
 
     #[test]
     fn a_deletion_that_waits_for_a_host_that_is_gone_ends_by_the_annotation() {
         let stored = asked(TeardownPolicy::Delete, false);
         let orphan = TeardownPolicy::Orphan;
-        assert_eq!(next("u", orphan, true, false, Some(&stored)), Next::Release(orphan));
+        assert_eq!(next("u", orphan, true, false, Some(&stored)), Next::LetGo(orphan));
         assert_eq!(next("u", orphan, true, true, Some(&stored)), Next::Ask(stored));
+    }
+
+    #[test]
+    fn nothing_is_told_to_be_left_where_nothing_was_or_the_host_was_asked() {
+        let done = asked(TeardownPolicy::Retain, true);
+        assert_eq!(next("u", TeardownPolicy::Retain, true, false, Some(&done)), Next::Release(TeardownPolicy::Retain));
+        assert_eq!(next("u", TeardownPolicy::Retain, false, false, None), Next::Release(TeardownPolicy::Retain));
+        assert_eq!(next("u", TeardownPolicy::Keep, true, false, None), Next::Release(TeardownPolicy::Keep));
+        assert_eq!(next("u", TeardownPolicy::Retain, true, false, None), Next::LetGo(TeardownPolicy::Retain));
     }
 
     #[test]

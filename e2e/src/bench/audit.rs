@@ -1,4 +1,4 @@
-//! Our own writes, from the API server's audit log. Does I/O.
+//! Who wrote what, from the API server's audit log. Does I/O.
 
 use crate::Result;
 use crate::run::Run;
@@ -14,12 +14,12 @@ pub struct Mark {
     at: u64,
 }
 
-/// A write by one of our accounts that the API server took.
+/// A write that the API server took.
 #[derive(Clone, Debug)]
 pub struct Write {
-    /// The account's name without what all have.
+    /// The user's name; among our own the account's, without what all have.
     pub by: String,
-    /// `create`, `update`, `patch` or `delete`.
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,
     /// Plural, such as `virtualmachines`.
     pub resource: String,
@@ -48,6 +48,18 @@ impl Mark {
     /// # Errors
     /// When the log cannot be read.
     pub fn writes(&self) -> Result<Vec<Write>> {
+        let ours = |write: Write| {
+            let by = write.by.strip_prefix("system:serviceaccount:virtfleet-")?.to_owned();
+            Some(Write { by, ..write })
+        };
+        Ok(self.all()?.into_iter().filter_map(ours).collect())
+    }
+
+    /// Everybody's writes since.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn all(&self) -> Result<Vec<Write>> {
         let mut text = String::new();
         let mut file = File::open(&self.log)?;
         file.seek(SeekFrom::Start(self.at))?;
@@ -58,12 +70,11 @@ impl Mark {
 
 fn write(entry: &Value) -> Option<Write> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let by = entry["user"]["username"].as_str()?.strip_prefix("system:serviceaccount:virtfleet-")?;
     // What was refused, such as an apply on an old resourceVersion, changed nothing.
     let taken = entry["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300);
     let object = &entry["objectRef"];
     taken.then(|| Write {
-        by: by.to_owned(),
+        by: text(&entry["user"]["username"]),
         verb: text(&entry["verb"]),
         resource: text(&object["resource"]),
         subresource: text(&object["subresource"]),

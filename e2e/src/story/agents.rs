@@ -2,6 +2,8 @@
 
 use super::{Story, manifest, until};
 use crate::Result;
+use crate::install::host_manifest;
+use crate::pki::write_token_kubeconfig;
 use crds::{HOSTS_NAMESPACE, Host};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -26,6 +28,16 @@ impl Story {
             Err(error) => Err(error.to_string()),
         })
         .await;
+    }
+
+    /// Makes one of the bed's Hosts again, and gives its agent a token of the new account for its next start.
+    pub async fn rejoin(&self, name: &str) {
+        self.apply(host_manifest(name)).await.unwrap_or_else(|error| panic!("{error}"));
+        let token = until(&format!("a token of {name}"), async || {
+            token_of(&self.client, (HOSTS_NAMESPACE, name), None, 24 * 3600).await
+        })
+        .await;
+        write_token_kubeconfig(&self.run, name, &token).unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Deletes a Host and waits until it is gone.

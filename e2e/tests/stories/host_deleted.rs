@@ -1,12 +1,9 @@
 //! A Host that is deleted under its running guests: they run on, users are told that nobody can tell, and a Host made again has them all.
 
+use crds::Host;
 use crds::virtual_machine::VirtualMachine;
-use crds::{HOSTS_NAMESPACE, Host};
-use e2e::install::host_manifest;
-use e2e::pki::write_token_kubeconfig;
 use e2e::story::{Story, until};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -43,16 +40,7 @@ async fn a_host_that_is_deleted_and_made_again_has_its_guests() {
     assert_eq!(story.virsh("node-b", &["domid", &domain]).unwrap(), id);
     assert!(!story.domain("node-a", &domain).contains("running"));
 
-    let manifest = host_manifest("node-b");
-    story.apply(manifest).await.unwrap();
-    let accounts = Api::<ServiceAccount>::namespaced(story.client.clone(), HOSTS_NAMESPACE);
-    let request = serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 86400}})).unwrap();
-    let token = until("a token of the new account", async || {
-        let answer = accounts.create_token_request("node-b", &PostParams::default(), &request).await;
-        answer.map(|answer| answer.status.and_then(|status| status.token).unwrap_or_default())
-    })
-    .await;
-    write_token_kubeconfig(&story.run, "node-b", &token).unwrap();
+    story.rejoin("node-b").await;
     let pid = story.pid("agent-node-b");
     story.kill("agent-node-b");
     story.back("agent-node-b", pid).await;

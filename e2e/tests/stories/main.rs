@@ -21,6 +21,7 @@ mod health;
 mod helm_waits;
 mod history_restored;
 mod host_deleted;
+mod host_gone;
 mod host_lost;
 mod host_unit;
 mod hung_guests;
