@@ -108,6 +108,11 @@ pub fn capacity(path: &Path, format: Format) -> Option<u64> {
     }
 }
 
+/// Whether nobody here can look into a file: it is not there for us, or cannot be read.
+pub fn is_hidden(path: &str) -> bool {
+    !path.is_empty() && (fs::metadata(path).is_err() || beginning(Path::new(path)).is_err())
+}
+
 /// Whether nothing was ever written into a file that lies over `below`, which has that format and as many bytes.
 ///
 /// # Errors
@@ -168,6 +173,7 @@ mod tests {
         assert_eq!(of([(base.as_str(), Format::Raw), (one.as_str(), Format::Qcow2)]), [(one, vec![base])].into());
         assert_eq!(capacity(Path::new(&two), Format::Qcow2), Some(1 << 20));
         assert!(below(&path("nothing")).is_empty());
+        assert_eq!([path("nothing"), String::new(), two].map(|file| is_hidden(&file)), [true, false, false]);
     }
 
     #[test]

@@ -104,13 +104,20 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark, merging: Option<Str
     };
     let all = of_config.disks.iter().chain(of_live.iter().flat_map(|facts| &facts.disks));
     let targets: BTreeSet<_> = all.map(|disk| disk.target.clone()).collect();
+    let disks = || config.disks.iter().chain(live.iter().flat_map(|live| &live.disks));
+    let mut chains = chains::of(disks().map(file));
+    // Of what runs libvirt tells it too, also where the file is hidden from us.
+    for disk in of_live.iter().flat_map(|facts| &facts.disks).filter(|disk| !disk.below.is_empty()) {
+        chains.entry(disk.file.clone()).or_insert_with(|| disk.below.clone());
+    }
     let seen = Seen {
         asked: memory.asked.filter(|_| matches!(mark.run, Run::Stopping { .. })),
         failures: memory.failures,
         targets: targets.into_iter().collect(),
         detaching: memory.detaching,
         ahead: behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).ahead,
-        chains: chains::of(config.disks.iter().chain(live.iter().flat_map(|live| &live.disks)).map(file)),
+        unseen: disks().map(|disk| disk.file.clone()).filter(|file| chains::is_hidden(file)).collect(),
+        chains,
         snapshots: (detail.snapshots, detail.current_snapshot),
         merging: merging.or_else(|| begun_before(context, &mark, state)),
         id: detail.summary.id,
