@@ -4,6 +4,7 @@ use crate::chains;
 use crate::context::Context;
 use crate::snapshot;
 use crate::snapshot::behind::behind;
+use crate::snapshot::observe::unlooked;
 use crds::TeardownPolicy;
 use crds::snapshot::Snapshot;
 use crds::storage_volume::Format;
@@ -110,12 +111,14 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark, merging: Option<Str
     for disk in of_live.iter().flat_map(|facts| &facts.disks).filter(|disk| !disk.below.is_empty()) {
         chains.entry(disk.file.clone()).or_insert_with(|| disk.below.clone());
     }
+    let behind =
+        behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).map_err(unlooked)?;
     let seen = Seen {
         asked: memory.asked.filter(|_| matches!(mark.run, Run::Stopping { .. })),
         failures: memory.failures,
         targets: targets.into_iter().collect(),
         detaching: memory.detaching,
-        ahead: behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).ahead,
+        ahead: behind.ahead,
         unseen: disks().map(|disk| disk.file.clone()).filter(|file| chains::is_hidden(file)).collect(),
         chains,
         snapshots: (detail.snapshots, detail.current_snapshot),
