@@ -37,7 +37,7 @@ check: packages ## format, lints and the pure crates' tests
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo test --quiet --package crds --package libvirt-xml --package plan
-	cd e2e/cluster && test -z "$$(gofmt -l .)"
+	cd e2e/cluster && other=$$(gofmt -l .) && test -z "$$other"
 
 .PHONY: test
 test: build ## everything, from unit tests to end to end

@@ -16,35 +16,44 @@ const LONGEST: usize = 200;
 const LARGEST_TABLE: u64 = 1 << 20;
 
 /// The files below a qcow2 file, nearest first, as far as they are there and say so.
-pub fn below(path: &str) -> Vec<String> {
+///
+/// # Errors
+/// The file system's: what cannot be read may lie over others all the same.
+pub fn below(path: &str) -> io::Result<Vec<String>> {
     let mut chain = Vec::new();
     let mut next = Some(path.to_owned());
     while let Some(path) = next.take() {
-        let Some((file, format)) = under(&path) else { break };
+        let Some((file, format)) = under(&path)? else { break };
         if chain.len() == LONGEST || chain.contains(&file) {
             break;
         }
         chain.push(file.clone());
         next = (format == Some(Format::Qcow2)).then_some(file);
     }
-    chain
+    Ok(chain)
 }
 
 /// The file right below a qcow2 file, with its format where that is told.
-pub fn under(path: &str) -> Option<(String, Option<Format>)> {
-    let below = overlay::below(&beginning(Path::new(path)).ok()??)?;
+///
+/// # Errors
+/// The file system's.
+pub fn under(path: &str) -> io::Result<Option<(String, Option<Format>)>> {
+    let Some(below) = beginning(Path::new(path))?.as_deref().and_then(overlay::below) else { return Ok(None) };
     // A name without directory is meant beside the file that says it.
     let file = match (below.path.starts_with('/'), Path::new(path).parent()) {
         (false, Some(dir)) => dir.join(&below.path).display().to_string(),
         (true, _) | (false, None) => below.path,
     };
-    Some((file, below.format))
+    Ok(Some((file, below.format)))
 }
 
-/// [`below`] for each of them that lies over another.
+/// [`below`] for each of them that lies over another and can be read.
 pub fn of<'a>(files: impl IntoIterator<Item = (&'a str, Format)>) -> BTreeMap<String, Vec<String>> {
     let qcow2 = files.into_iter().filter(|(_, format)| *format == Format::Qcow2);
-    qcow2.map(|(file, _)| (file.to_owned(), below(file))).filter(|(_, below)| !below.is_empty()).collect()
+    qcow2
+        .map(|(file, _)| (file.to_owned(), below(file).unwrap_or_default()))
+        .filter(|(_, below)| !below.is_empty())
+        .collect()
 }
 
 /// A file over a volume's own.
@@ -70,7 +79,7 @@ pub fn over(base: &Path) -> io::Result<Vec<Overlay>> {
             continue;
         }
         let path = dir.join(name).display().to_string();
-        let below = below(&path);
+        let below = below(&path)?;
         if below.contains(&shown) {
             found.push(Overlay { path, below });
         }
@@ -106,6 +115,11 @@ pub fn capacity(path: &Path, format: Format) -> Option<u64> {
         Format::Raw => fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.size()),
         Format::Qcow2 => overlay::capacity(&beginning(path).ok()??),
     }
+}
+
+/// Whether nobody here can look into a file: it is not there for us, or cannot be read.
+pub fn is_hidden(path: &str) -> bool {
+    !path.is_empty() && (fs::metadata(path).is_err() || beginning(Path::new(path)).is_err())
 }
 
 /// Whether nothing was ever written into a file that lies over `below`, which has that format and as many bytes.
@@ -164,10 +178,11 @@ mod tests {
         qemu("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &secret, &base]);
         qemu("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, &one, "1M"]);
         qemu("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "one", &two, "1M"]);
-        assert_eq!(below(&two), [one.clone(), base.clone()]);
+        assert_eq!(below(&two).unwrap(), [one.clone(), base.clone()]);
         assert_eq!(of([(base.as_str(), Format::Raw), (one.as_str(), Format::Qcow2)]), [(one, vec![base])].into());
         assert_eq!(capacity(Path::new(&two), Format::Qcow2), Some(1 << 20));
-        assert!(below(&path("nothing")).is_empty());
+        assert!(below(&path("nothing")).unwrap().is_empty());
+        assert_eq!([path("nothing"), String::new(), two].map(|file| is_hidden(&file)), [true, false, false]);
     }
 
     #[test]
@@ -190,6 +205,18 @@ mod tests {
             qemu("qemu-io", &["-f", "qcow2", "-c", "write 0 512", file]);
             assert_eq!(ends().iter().collect::<Vec<_>>(), expected);
         }
+    }
+
+    #[test]
+    fn an_overlay_that_cannot_be_read_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(format!("shop.v-0a1b2c3d.{name}"));
+        fs::write(path("raw"), "").unwrap();
+        // Root may read everything; nobody can follow this.
+        std::os::unix::fs::symlink(path("one"), path("one")).unwrap();
+        assert!(below(&path("one").display().to_string()).is_err());
+        assert!(ends(&path("raw")).is_err(), "a guest would be started on the file below");
+        assert!(is_hidden(&path("one").display().to_string()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 pub mod attempts;
 pub mod behind;
 mod execute;
-mod observe;
+pub mod observe;
 pub mod poll;
 
 use crate::context::{Context, MANAGER};

@@ -4,6 +4,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
+trap 'exit 130' INT TERM
 install -D -m 0755 "$1" "$root/usr/local/bin/virtfleet-agent"
 install -D -m 0644 "$here/virtfleet-agent.service" "$root/etc/systemd/system/virtfleet-agent.service"
 install -d -m 0700 "$root/etc/virtfleet"

@@ -14,6 +14,7 @@ agent_limit=260
 mkdir -p "$cache"
 part=$(mktemp -d "$cache/images-part-XXXXXX")
 trap 'rm -rf "$part"' EXIT
+trap 'exit 130' INT TERM
 mkdir "$part/binaries" "$part/made"
 
 for name in agent controller; do
@@ -24,6 +25,8 @@ agent_base=$(e2e/images/base.sh ca-certificates,libvirt0,qemu-utils)
 content=$( (cat "$part"/binaries/* deploy/Dockerfile e2e/images/*.sh; echo "$controller_base $agent_base") | sha256sum | cut -c1-12)
 folder=$cache/images-$content
 if [ -e "$folder/sizes" ]; then
+    # Another run that builds others does not take it for one of other days.
+    touch "$folder"
     cat "$folder/sizes" >&2
     echo "$folder"
     exit

@@ -15,6 +15,7 @@ if [ ! -e "$folder" ]; then
     mkdir -p "$cache"
     part=$(mktemp -d "$cache/previous-part-XXXXXX")
     trap 'rm -rf "$part"' EXIT
+    trap 'exit 130' INT TERM
     mkdir "$part/tree" "$part/bin"
     git archive "$commit" | tar -x -C "$part/tree"
     # What both versions depend on is built once, in the folder of this one. Crates of one name and number would be taken for each other there.

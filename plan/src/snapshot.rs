@@ -308,7 +308,7 @@ fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     if seen.machine_goes {
         return wait("MachineTerminating", "the machine is being deleted");
     }
-    if let Some(why) = adrift(seen) {
+    if let Some(why) = adrift(seen).or_else(|| left_behind(seen)) {
         return Next::Wait { until: None, why };
     }
     if seen.attempt == Attempt::Merging || seen.merging.is_some() {
@@ -345,6 +345,20 @@ pub(crate) fn adrift(seen: &Seen) -> Option<Reason> {
         (None, None) => return None,
     };
     Some(Reason::new("LibvirtBehind", message))
+}
+
+/// libvirt died between its notes on the guest and on the definition. Only a snapshot that never was there makes the machine's plan bring
+/// the definition onto its overlays: until that is done, it is neither written down nor let go.
+pub(crate) fn left_behind(seen: &Seen) -> Option<Reason> {
+    let behind = seen.disks.iter().find_map(|disk| match &disk.overlay {
+        Overlay::At { path, file: OverlayFile::On { .. } } if disk.file != *path => Some(path),
+        Overlay::At { .. } | Overlay::NoPlace => None,
+    });
+    behind.map(|path| {
+        let message =
+            format!("libvirt died while it took a snapshot: the machine's definition does not name {path} yet");
+        Reason::new("LibvirtBehind", message)
+    })
 }
 
 /// Removes a blank overlay that nothing names.

@@ -25,7 +25,7 @@ pub use validate::{Desired, Invalid, Resolved, Shape, Volume, Waiting, validate}
 use crds::TeardownPolicy;
 use jiff::Timestamp;
 use libvirt_xml::{Domain, Mark};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the manifest asks for as a whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +90,8 @@ pub struct Seen {
     pub failures: Failures,
     /// Files below a disk's own, by that file, as its header says.
     pub chains: BTreeMap<String, Vec<String>>,
+    /// Files of disks that cannot be looked into from here: what they lie over nobody can tell.
+    pub unseen: BTreeSet<String>,
     /// Overlays that disks have gone on to though the definition does not say so, by the file that it names: libvirt died as it switched.
     pub ahead: BTreeMap<String, String>,
     /// How many snapshots the domain has, and the one that it goes on from.

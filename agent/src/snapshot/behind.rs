@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use libvirt_xml::{Disk, Domain};
 use plan::snapshot::status::was_there;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 /// How far a domain is behind.
@@ -30,10 +31,20 @@ struct Over {
     path: String,
     /// Whether libvirt says that the running guest is on it.
     known: bool,
+    /// Whether something was written into it.
+    written: bool,
 }
 
 /// Looks at a machine's definition and at what libvirt believes that its running guest has.
-pub fn behind(context: &Context, (namespace, machine): (&str, &str), config: &Domain, live: Option<&Domain>) -> Behind {
+///
+/// # Errors
+/// The file system's: an overlay that cannot be read may be what the guest writes to.
+pub fn behind(
+    context: &Context,
+    (namespace, machine): (&str, &str),
+    config: &Domain,
+    live: Option<&Domain>,
+) -> io::Result<Behind> {
     let mut behind = Behind::default();
     let has = |disk: &Disk| live.and_then(|live| live.disks.iter().find(|other| other.name == disk.name));
     for snapshot in context.stores.snapshots.state() {
@@ -46,7 +57,7 @@ pub fn behind(context: &Context, (namespace, machine): (&str, &str), config: &Do
         for disk in &config.disks {
             let below = match format(disk.format) {
                 Format::Raw => Vec::new(),
-                Format::Qcow2 => chains::below(&disk.file),
+                Format::Qcow2 => chains::below(&disk.file)?,
             };
             let Some(path) = place(context, &disk.file, &below, &name, &uid) else { continue };
             if path == disk.file {
@@ -56,19 +67,21 @@ pub fn behind(context: &Context, (namespace, machine): (&str, &str), config: &Do
                 if !is_given_up(&snapshot) {
                     behind.on.push(name.clone());
                 }
-            } else if chains::below(&path).first() == Some(&disk.file) {
+            } else if chains::below(&path)?.first() == Some(&disk.file) {
                 let known = has(disk).is_some_and(|has| has.file == path);
-                over.push(Over { file: disk.file.clone(), path, known });
+                // They were made blank, and nobody but a guest writes into them.
+                let written = !chains::is_blank(Path::new(&path))?;
+                over.push(Over { file: disk.file.clone(), path, known, written });
             }
         }
         // QEMU switches all or none: those that nothing was written into yet go with the others.
-        if over.iter().any(|over| over.known || is_written(&over.path)) {
+        if over.iter().any(|over| over.known || over.written) {
             let unknown = over.iter().find(|over| !over.known).map(|over| over.path.clone());
             behind.adrift = behind.adrift.or(unknown);
             behind.ahead.extend(over.into_iter().map(|over| (over.file, over.path)));
         }
     }
-    behind
+    Ok(behind)
 }
 
 /// Whether no record of it will be written.
@@ -76,9 +89,4 @@ fn is_given_up(snapshot: &Snapshot) -> bool {
     let conditions = snapshot.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
     let is_lost = find(conditions, Type::Ready).is_some_and(|ready| ready.reason == "Lost");
     is_lost || snapshot.metadata.deletion_timestamp.is_some()
-}
-
-/// They were made blank, and nobody but a guest writes into them.
-fn is_written(path: &str) -> bool {
-    chains::is_blank(Path::new(path)).is_ok_and(|blank| !blank)
 }

@@ -144,7 +144,8 @@ async fn record(context: &Context, sight: &Sight, request: &Request, on: bool) -
     });
     let (mut overlays, mut created) = (Vec::new(), 0);
     for path in paths {
-        let (below, format) = chains::under(path).ok_or(format!("{path} lies over nothing"))?;
+        let (below, format) =
+            chains::under(path).map_err(|error| error.to_string())?.ok_or(format!("{path} lies over nothing"))?;
         let format = match format.ok_or(format!("{path} does not say what it lies over"))? {
             Format::Raw => DiskFormat::Raw,
             Format::Qcow2 => DiskFormat::Qcow2,

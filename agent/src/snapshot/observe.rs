@@ -17,7 +17,7 @@ use plan::snapshot::{Attempt, Observed, Overlay, OverlayFile, Reason, Seen, Seen
 use plan::virtual_machine::power::is_merged_by_libvirt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// What was seen, and what steps need of it.
@@ -171,7 +171,7 @@ fn seen(
         attempt => attempt,
     };
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
-    let behind = behind(context, (&namespace, machine), domain, running.as_ref());
+    let behind = behind(context, (&namespace, machine), domain, running.as_ref()).map_err(unlooked)?;
     let has_none = |other: &String| *other != name && !snapshots.iter().any(|snapshot| snapshot.name == *other);
     let unwritten = behind.on.into_iter().find(has_none);
     Ok(Seen {
@@ -229,7 +229,7 @@ fn there(path: &str, below: &str, capacity: Option<u64>) -> OverlayFile {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) | Err(_) => return OverlayFile::Other,
     }
-    let over = chains::below(path).into_iter().next();
+    let over = chains::below(path).ok().and_then(|below| below.into_iter().next());
     match (over, chains::is_blank(Path::new(path))) {
         (Some(over), Ok(true)) => {
             let fits = over == below && chains::capacity(Path::new(path), Format::Qcow2) == capacity;
@@ -249,6 +249,11 @@ pub fn format(format: DiskFormat) -> Format {
         DiskFormat::Raw => Format::Raw,
         DiskFormat::Qcow2 => Format::Qcow2,
     }
+}
+
+/// Nothing is done on a look that left an overlay out.
+pub fn unlooked(error: io::Error) -> libvirt::Error {
+    libvirt::Error { act: "look into the overlays", kind: libvirt::Kind::Other, message: error.to_string() }
 }
 
 fn unreadable(error: libvirt_xml::Error) -> libvirt::Error {

@@ -85,7 +85,7 @@ fn names(xml: &str, path: &Path) -> bool {
 async fn files_of(context: &Context, detail: &DomainDetail) -> Result<Vec<String>, Error> {
     let mut files = Vec::new();
     for facts in both(detail)? {
-        files.extend(facts.layered.iter().flat_map(|file| chains::below(file)));
+        files.extend(facts.layered.iter().flat_map(|file| chains::below(file).unwrap_or_default()));
         files.extend(facts.files);
     }
     if detail.snapshots > 0 {

@@ -4,6 +4,7 @@ use crate::chains;
 use crate::context::Context;
 use crate::snapshot;
 use crate::snapshot::behind::behind;
+use crate::snapshot::observe::unlooked;
 use crds::TeardownPolicy;
 use crds::snapshot::Snapshot;
 use crds::storage_volume::Format;
@@ -104,13 +105,22 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark, merging: Option<Str
     };
     let all = of_config.disks.iter().chain(of_live.iter().flat_map(|facts| &facts.disks));
     let targets: BTreeSet<_> = all.map(|disk| disk.target.clone()).collect();
+    let disks = || config.disks.iter().chain(live.iter().flat_map(|live| &live.disks));
+    let mut chains = chains::of(disks().map(file));
+    // Of what runs libvirt tells it too, also where the file is hidden from us.
+    for disk in of_live.iter().flat_map(|facts| &facts.disks).filter(|disk| !disk.below.is_empty()) {
+        chains.entry(disk.file.clone()).or_insert_with(|| disk.below.clone());
+    }
+    let behind =
+        behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).map_err(unlooked)?;
     let seen = Seen {
         asked: memory.asked.filter(|_| matches!(mark.run, Run::Stopping { .. })),
         failures: memory.failures,
         targets: targets.into_iter().collect(),
         detaching: memory.detaching,
-        ahead: behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).ahead,
-        chains: chains::of(config.disks.iter().chain(live.iter().flat_map(|live| &live.disks)).map(file)),
+        ahead: behind.ahead,
+        unseen: disks().map(|disk| disk.file.clone()).filter(|file| chains::is_hidden(file)).collect(),
+        chains,
         snapshots: (detail.snapshots, detail.current_snapshot),
         merging: merging.or_else(|| begun_before(context, &mark, state)),
         id: detail.summary.id,

@@ -1,6 +1,6 @@
 //! How a snapshot goes, and what blocks it. Pure.
 
-use super::{Attempt, Merged, Next, Reason, Seen, Step, adrift, discard, find, wait};
+use super::{Attempt, Merged, Next, Reason, Seen, Step, adrift, discard, find, left_behind, wait};
 use crate::virtual_machine::State;
 use crds::TeardownPolicy;
 use jiff::Timestamp;
@@ -11,12 +11,14 @@ pub(crate) fn next(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen, n
     let ours = find(seen, name).filter(|found| found.uid.as_deref() == Some(uid));
     match (policy, ours) {
         (TeardownPolicy::Keep, _) => Next::Done,
-        (TeardownPolicy::Delete | TeardownPolicy::Retain | TeardownPolicy::Orphan, None) => match adrift(seen) {
-            // Its object is what the overlay is known by.
-            Some(why) if !seen.machine_goes => Next::Blocked { until: None, why },
-            // A blank overlay is no data of anybody's.
-            Some(_) | None => discard(seen).unwrap_or(Next::Done),
-        },
+        (TeardownPolicy::Delete | TeardownPolicy::Retain | TeardownPolicy::Orphan, None) => {
+            match adrift(seen).or_else(|| left_behind(seen)) {
+                // Its object is what the overlay is known by.
+                Some(why) if !seen.machine_goes => Next::Blocked { until: None, why },
+                // A blank overlay is no data of anybody's.
+                Some(_) | None => discard(seen).unwrap_or(Next::Done),
+            }
+        }
         (TeardownPolicy::Retain | TeardownPolicy::Orphan, Some(_)) => Next::Do(Step::Claim { uid: None }),
         (TeardownPolicy::Delete, Some(found)) => merge(found, seen, now),
     }

@@ -437,6 +437,23 @@ fn nothing_is_asked_of_a_libvirt_that_does_not_know_where_the_guest_writes() {
     }
 }
 
+/// libvirt wrote what the running guest has before it died, and not the definition.
+#[test]
+fn a_snapshot_is_neither_written_down_nor_let_go_before_the_definition_is_on_its_overlays() {
+    let files = domain(State::Running).disks;
+    let mut seen = domain(State::Running).switch().seen();
+    (seen.disks[1].file, seen.disks[1].format) = (files[1].1.clone(), files[1].2);
+    for goal in [exist(Method::Auto), gone(TeardownPolicy::Delete), gone(TeardownPolicy::Retain)] {
+        let answer = next(&goal, &Observed::Domain(Box::new(seen.clone())), now());
+        let waits =
+            matches!(&answer, Next::Wait { why, .. } | Next::Blocked { why, .. } if why.word == "LibvirtBehind");
+        assert!(waits, "{goal:?}: {answer:?}");
+    }
+    let seen = Seen { machine_goes: true, ..seen };
+    let answer = next(&gone(TeardownPolicy::Delete), &Observed::Domain(Box::new(seen)), now());
+    assert_eq!(answer, Next::Done, "the machine takes it along");
+}
+
 #[test]
 fn an_overlay_over_a_file_that_the_disk_has_left_is_made_anew() {
     let mut host = domain(OFF);

@@ -36,7 +36,12 @@ pub(super) fn gone_on(seen: &Seen, has: &Disk) -> (String, DiskFormat) {
     ahead.unwrap_or_else(|| (has.file.clone(), has.format))
 }
 
-/// Whether `file` is one of the volume of `base`: by its name, or because its own header says that it lies over it.
+/// Whether `file` is one of the volume of `base`: by its name, or because its own header says that it lies over it. Where the domain has
+/// snapshots, a file that cannot be looked into may be the overlay of one, unless its name is another volume's.
 fn is_over(seen: &Seen, file: &str, base: &str) -> bool {
-    names::is_same_volume(file, base) || seen.chains.get(file).is_some_and(|below| below.iter().any(|b| b == base))
+    let stem = |path: &str| path.rsplit_once('/').and_then(|(_, name)| names::stem(name)).map(str::to_owned);
+    let may_be = || stem(file).is_none_or(|of| Some(of) == stem(base));
+    names::is_same_volume(file, base)
+        || seen.chains.get(file).is_some_and(|below| below.iter().any(|b| b == base))
+        || (seen.snapshots.0 > 0 && seen.unseen.contains(file) && may_be())
 }

@@ -11,7 +11,7 @@ use crds::virtual_machine::Apply;
 use jiff::SignedDuration;
 use libvirt_xml::{Accelerator, Cpu, Disk, DiskFormat, Interface, InterfaceKind, Kernel, Owner, Run};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_000_000).unwrap()
@@ -107,6 +107,7 @@ impl Model {
             detaching: BTreeMap::new(),
             failures: Failures::default(),
             chains: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             ahead: BTreeMap::new(),
             snapshots: (0, None),
             merging: None,
@@ -644,6 +645,30 @@ fn a_domain_is_never_put_back_from_an_overlay_onto_the_file_below() {
         assert_eq!(told, Vec::new());
         wanted.power = Power::Off;
     }
+}
+
+/// `virsh snapshot-create-as --diskspec vda,file=…` in a directory that the agent's pod, or its unit, does not have.
+#[test]
+fn a_disk_on_a_file_that_nobody_can_look_into_stays_there_where_the_domain_has_snapshots() {
+    let elsewhere = |file: &str, snapshots: u32| {
+        let mut host = Model::empty();
+        host.settle(&exist(&want(Power::On)), false);
+        let seen = host.seen();
+        for domain in [Some(&mut seen.config), seen.live.as_mut()].into_iter().flatten() {
+            domain.disks[0].file = file.into();
+        }
+        seen.unseen = [file.to_owned()].into();
+        seen.snapshots = (snapshots, None);
+        host.settle(&exist(&want(Power::On)), false);
+        host.settle(&exist(&want(Power::Off)), false);
+        host.seen().config.disks[0].file.clone()
+    };
+    let own = shape(1).disks[0].file.clone();
+    for file in ["/var/tmp/x", "/var/tmp/shop.web-root-0a1b2c3d.first"] {
+        assert_eq!(elsewhere(file, 1), file);
+    }
+    // Without snapshots, or with another volume's file, somebody changed the definition.
+    assert_eq!([elsewhere("/var/tmp/x", 0), elsewhere("/pool/shop.other-0a1b2c3d.qcow2", 1)], [own.clone(), own]);
 }
 
 #[test]
