@@ -211,7 +211,7 @@ async fn an_agent_writes_the_status_of_what_is_bound_to_it_and_nothing_else() {
 
 #[tokio::test]
 async fn the_controller_changes_no_spec_and_deletes_only_what_machines_own() {
-    let story = Story::new("rights").await;
+    let story = Story::alone("rights").await;
     story.apply(story.bare("web", json!({"powerState": "Stopped"}))).await.unwrap();
     story.apply(story.volume_manifest("mine", json!({"capacity": "1Mi"}))).await.unwrap();
     let controller: Client = client(&story.run, "controller").await.unwrap();
@@ -245,6 +245,9 @@ async fn the_controller_changes_no_spec_and_deletes_only_what_machines_own() {
         false,
         hosts.patch("node-a", &merge, &Patch::Merge(json!({"spec": {"schedulable": false}}))).await,
     );
+    // It would take the secrets below for stale copies.
+    let pid = story.pid("controller");
+    story.hold("controller");
     let (users, place) = (Api::<Secret>::namespaced(controller.clone(), "rights"), host_namespace("node-a"));
     let copies = Api::<Secret>::namespaced(controller.clone(), &place);
     let (ours, list) = (json!({"virtfleet.dev/copy-for": "StorageVolume"}), ListParams::default());
@@ -292,6 +295,8 @@ async fn the_controller_changes_no_spec_and_deletes_only_what_machines_own() {
     let other = Api::<RoleBinding>::namespaced(controller, "rights");
     table.cell("let itself copy elsewhere", false, other.create(&create, &binding("virtfleet-secret-copies")).await);
     table.cell("bind elsewhere", false, other.create(&create, &binding("virtfleet-host-secrets")).await);
+    story.release("controller");
+    story.back("controller", pid).await;
     table.check();
     story.end().await;
 }
