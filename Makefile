@@ -42,6 +42,7 @@ check: packages ## format, lints and the pure crates' tests
 .PHONY: test
 test: build ## everything, from unit tests to end to end
 	cargo test --workspace --exclude e2e
+	cargo test --package e2e --lib
 	e2e/stories.sh
 
 .PHONY: images

@@ -20,7 +20,12 @@ fn systemd_takes_the_unit_and_the_agent_its_settings() {
     assert!(fs::read(&tarball).unwrap() == fs::read(packed("b.tar.gz")).unwrap(), "the same files make other bytes");
     let root = dir.path().join("root");
     fs::create_dir(&root).unwrap();
-    output(&["tar".as_ref(), "-xzf".as_ref(), tarball.as_path(), "-C".as_ref(), &root]).unwrap();
+    let unpack = || output(&["tar".as_ref(), "-xzf".as_ref(), tarball.as_path(), "-C".as_ref(), &root]).unwrap();
+    unpack();
+    let own = root.join("etc/virtfleet/agent.env");
+    fs::write(&own, "VIRTFLEET_HOST=edge-1").unwrap();
+    unpack();
+    assert_eq!(fs::read_to_string(own).unwrap(), "VIRTFLEET_HOST=edge-1", "an upgrade takes the host's settings away");
 
     let text = fs::read_to_string(root.join("etc/systemd/system/virtfleet-agent.service")).unwrap();
     let unit = dir.path().join("virtfleet-agent.service");
@@ -36,7 +41,7 @@ fn systemd_takes_the_unit_and_the_agent_its_settings() {
     assert!(measured.status.success(), "{}", String::from_utf8_lossy(&measured.stdout));
 
     let help = output(&[agent.to_str().unwrap(), "--help"]).unwrap();
-    let settings = text + &fs::read_to_string(root.join("etc/virtfleet/agent.env")).unwrap();
+    let settings = text + &fs::read_to_string(root.join("etc/virtfleet/agent.env.example")).unwrap();
     let named = settings.lines().filter_map(|line| {
         let line = line.trim_start_matches('#').trim_start_matches("Environment=");
         line.starts_with("VIRTFLEET_").then(|| line.split_once('=')).flatten()
