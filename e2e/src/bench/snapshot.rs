@@ -9,6 +9,9 @@ use crds::Snapshot;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
+/// Pairs of machines, one after another.
+const PAIRS: usize = 4;
+/// Snapshots of each.
 const ROUNDS: usize = 10;
 const TARGET: f64 = 1.2;
 const HOST: &str = "node-a";
@@ -45,26 +48,30 @@ pub async fn counts(story: &Story) -> Result<Vec<Row>> {
     Ok(rows.into_iter().map(count).collect())
 }
 
-/// Times snapshots of one machine by us and of another by virsh, which take turns.
+/// Times snapshots of machines by us and of others by virsh, which take turns.
 ///
 /// # Errors
 /// When libvirt or the API server refuses.
 pub async fn measure(table: &mut Table) -> Result<()> {
     let story = Story::alone("bench-snapshot").await;
-    for machine in ["ours", "direct"] {
-        story.apply(story.with_disks(machine, &[("a", "Qcow2")], json!({}))).await?;
-        story.vm_is(machine, "True", "Running").await;
-    }
     let (mut ours, mut direct) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        let name = format!("s{round}");
-        let manifest = story.snapshot_manifest(&name, "ours", json!({}));
-        let ready =
-            |snapshot: &Snapshot| snapshot.status.as_ref().is_some_and(|status| status.ready_to_use == Some(true));
-        ours.push(seconds_until(&story, &name, manifest, ready).await?);
-        let begun = Instant::now();
-        story.virsh(HOST, &["snapshot-create-as", &story.domain_name("direct"), &name, "--disk-only", "--atomic"])?;
-        direct.push(begun.elapsed().as_secs_f64());
+    for pair in 0..PAIRS {
+        let [mine, theirs] = ["ours", "direct"].map(|of| format!("{of}-{pair}"));
+        for machine in [&mine, &theirs] {
+            story.apply(story.with_disks(machine, &[("a", "Qcow2")], json!({}))).await?;
+            story.vm_is(machine, "True", "Running").await;
+        }
+        for round in 0..ROUNDS {
+            let name = format!("s{pair}-{round}");
+            let manifest = story.snapshot_manifest(&name, &mine, json!({}));
+            let ready =
+                |snapshot: &Snapshot| snapshot.status.as_ref().is_some_and(|status| status.ready_to_use == Some(true));
+            ours.push(seconds_until(&story, &name, manifest, ready).await?);
+            let begun = Instant::now();
+            let domain = story.domain_name(&theirs);
+            story.virsh(HOST, &["snapshot-create-as", &domain, &name, "--disk-only", "--atomic"])?;
+            direct.push(begun.elapsed().as_secs_f64());
+        }
     }
     story.end().await;
     let seconds = |values: &[f64], part| format!("{:.3} s", percentile(values, part));
