@@ -335,7 +335,7 @@ fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
     method::step(want, seen)
 }
 
-/// Whatever libvirt were asked for now, it would ask QEMU about files that the guest has left.
+/// Nothing is asked of a libvirt that speaks to QEMU of files which the guest has left.
 pub(crate) fn adrift(seen: &Seen) -> Option<Reason> {
     let message = match (&seen.adrift, &seen.unwritten) {
         (Some(path), _) => format!(
