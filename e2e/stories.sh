@@ -18,6 +18,9 @@ trap finish EXIT
 trap 'exit 130' INT TERM
 cargo build --quiet --workspace --bins
 cargo test --quiet --package e2e --test stories --no-run
+# Once, and not by each bed.
+e2e/cluster/build.sh > /dev/null
+e2e/guest/build.sh > /dev/null
 echo "stories on $beds beds"
 for bed in $(seq "$beds"); do
     # In a session of its own, so that all of it can be ended.
