@@ -9,7 +9,7 @@ running=
 finish() {
     status=$?
     trap - EXIT INT TERM
-    for bed in $running; do kill -TERM -- "-$bed" 2> /dev/null || true; done
+    for bed in $running; do kill -s TERM -- "-$bed" || true; done
     wait
     rm -rf "$told"
     exit "$status"

@@ -5,7 +5,8 @@ use crate::tree::Tree;
 use crate::{Error, mark};
 use xot::Node;
 
-pub(crate) const DISK_ALIAS: &str = "ua-disk-";
+/// Begins the alias of each disk of ours; its name in the manifest follows.
+pub const DISK_ALIAS: &str = "ua-disk-";
 pub(crate) const NIC_ALIAS: &str = "ua-nic-";
 /// Name of the channel that QEMU's guest agent opens.
 pub(crate) const AGENT_CHANNEL: &str = "org.qemu.guest_agent.0";

@@ -18,6 +18,7 @@ pub use domain::{
     Accelerator, Address, Chain, Cpu, Disk, DiskFormat, Domain, Facts, Interface, InterfaceKind, Kernel, Merged,
     disk_device, domain_and_facts, facts, mark_of, without_merged,
 };
+pub use domain_read::DISK_ALIAS;
 pub use mark::{Mark, Owner, Run};
 pub use pool::Pool;
 

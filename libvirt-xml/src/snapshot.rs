@@ -208,6 +208,25 @@ pub fn claimed(xml: &str, uid: Option<&str>) -> Result<String, Error> {
     tree.write()
 }
 
+/// A snapshot's XML in which the disks on these overlays are not in it; all else survives.
+///
+/// # Errors
+/// As [`claimed`].
+pub fn without(xml: &str, overlays: &[&str]) -> Result<String, Error> {
+    let mut tree = Tree::parse(xml)?;
+    let disks = tree.child_or_new(tree.top, "disks")?;
+    for disk in tree.children(disks, "disk").collect::<Vec<_>>() {
+        let Some(source) = tree.child(disk, "source") else { continue };
+        if !tree.attribute(source, "file").is_some_and(|file| overlays.contains(&file)) {
+            continue;
+        }
+        let name = tree.attribute(disk, "name").unwrap_or_default().to_owned();
+        tree.remove(disk)?;
+        tree.append(disks, "disk", &[("name", &name), ("snapshot", "no")])?;
+    }
+    tree.write()
+}
+
 fn claim(uid: &str) -> String {
     format!("{CLAIM}{uid}")
 }
@@ -294,6 +313,16 @@ mod tests {
         assert_eq!(without(Snapshot::parse(TAKEN).unwrap()), Snapshot::parse(&none).unwrap());
         let foreign = TAKEN.replace("virtfleet.dev/uid=abc", "before the update");
         assert_eq!(Snapshot::parse(&foreign).unwrap().uid, None);
+    }
+
+    #[test]
+    fn a_disk_is_struck_from_a_record_and_nothing_else_changes() {
+        let overlay = "/p/shop.a-00000000.s2-0";
+        let struck = without(TAKEN, &["/p/another", overlay]).unwrap();
+        let (was, is) = (Snapshot::parse(TAKEN).unwrap(), Snapshot::parse(&struck).unwrap());
+        let files = was.files.iter().filter(|file| *file != overlay).cloned().collect();
+        assert_eq!(is, Snapshot { disks: Vec::new(), places: Vec::new(), files, ..was });
+        assert!(struck.contains(r#"<disk name="vda" snapshot="no"/>"#), "libvirt would decide for itself: {struck}");
     }
 
     #[test]

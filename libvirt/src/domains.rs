@@ -300,6 +300,17 @@ impl Libvirt {
         Ok(answer)
     }
 
+    /// What QEMU says of a running domain's block devices (QMP `query-block`): JSON. libvirt notes in its log and in the domain's state
+    /// that somebody spoke to QEMU past it (`custom-monitor`): only for what libvirt itself does not know.
+    pub async fn qemu_block_devices(&self, uuid: &str) -> Result<String> {
+        let uuid = uuid.to_owned();
+        let call = move |connect: &Connect| {
+            let domain = connect.lookup_domain_by_uuid_string(&uuid)?;
+            domain.qemu_monitor_command(r#"{"execute":"query-block"}"#, 0)
+        };
+        self.step("virDomainQemuMonitorCommand", self.lanes.settings().call, call).await
+    }
+
     async fn with(
         &self,
         act: &'static str,

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A libvirtd that dies while it takes one may leave the disks on the overlays without a record, which is then written (`Step::Record`);
-//! or QEMU on them without knowing it itself ([`Seen::adrift`]), until the machine is restarted.
+//! or QEMU on them without knowing it itself ([`Seen::adrift`]), until the machine is restarted. One that dies at the end of a merge may
+//! leave each disk of it at another point ([`Merged`]).
 
 pub mod binding;
 pub mod concerned;
@@ -73,7 +74,7 @@ pub struct Seen {
     pub current: Option<String>,
     /// Whether the object once said that its snapshot is there.
     pub was_there: bool,
-    /// An overlay that QEMU has open, and may write to, while libvirt, which died as it switched to it, believes in the file below.
+    /// A file that QEMU has open, and may write to, while libvirt, which died as the guest went on to it, believes in another.
     pub adrift: Option<String>,
     /// Another snapshot that the disks are on, of which libvirt has yet to be given a record.
     pub unwritten: Option<String>,
@@ -81,7 +82,7 @@ pub struct Seen {
     pub attempt: Attempt,
     /// Another snapshot of the domain that is being merged.
     pub merging: Option<String>,
-    /// Whether the snapshot was merged and libvirt died before it noted that.
+    /// How far the snapshot was merged without libvirt's note, which died before it.
     pub merged: Merged,
     /// Whether this host's libvirt can merge external snapshots: what could never be removed is not taken.
     pub can_merge: bool,
@@ -140,14 +141,21 @@ pub enum OverlayFile {
     Other,
 }
 
-/// Whether a snapshot was merged though its record is there. libvirt removes an overlay when all that is in it lies in the file below.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How far a snapshot was merged though its record is there. libvirt removes an overlay when all that is in it lies in the file below.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// An overlay of it is there.
+    /// All its overlays are there and in use.
     No,
-    /// Its overlays are gone, the files below them are there, and the machine's definition still names one that is gone.
+    /// QEMU has merged this one and the running guest writes to the file below it; libvirt has not removed it.
+    InQemu {
+        /// The overlay. What is in it is older than what is below.
+        overlay: String,
+    },
+    /// Overlays are gone, the files below them are there, and the machine's definition still names one that is gone.
     InFiles,
-    /// The same, and the machine's definition names none.
+    /// Some are gone, which the machine's definition does not name, and some are not.
+    Partly,
+    /// All are gone, and the machine's definition names none.
     Everywhere,
 }
 
@@ -207,8 +215,15 @@ pub enum Step {
     },
     /// Begin to merge it.
     Merge,
+    /// Remove an overlay that QEMU has merged, and that the running guest has left.
+    Drop {
+        /// Which.
+        overlay: String,
+    },
     /// Take the machine's definition off overlays that were merged and are gone.
     Settle,
+    /// Take the disks that are merged out of its record.
+    Strike,
     /// Remove the record of one that is merged.
     Forget,
 }
@@ -339,7 +354,7 @@ fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
 pub(crate) fn adrift(seen: &Seen) -> Option<Reason> {
     let message = match (&seen.adrift, &seen.unwritten) {
         (Some(path), _) => format!(
-            "libvirt died while it took a snapshot: QEMU has {path} open, and libvirt does not know; restart the machine"
+            "libvirt died while it took or merged a snapshot: QEMU has {path} open, and libvirt does not know; restart the machine"
         ),
         (None, Some(other)) => format!("libvirt has yet to be told of snapshot {other}, which it took as it died"),
         (None, None) => return None,

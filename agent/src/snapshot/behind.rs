@@ -1,17 +1,20 @@
 //! Where a domain is behind its disks: a libvirtd that is killed between QEMU's switch to a snapshot's overlays and its own notes believes
-//! in the files below. Only overlays of snapshots that were never there are looked at: what became of others is libvirt's to say. Blocking.
+//! in the files below, and one that is killed after a merge in overlays that are gone. Only overlays of snapshots that were never there are
+//! looked at: what became of others is libvirt's to say. Blocking.
 
 use super::observe::{format, place};
+use super::vanish;
 use crate::chains;
 use crate::context::Context;
-use crds::Snapshot;
 use crds::conditions::{Type, find};
 use crds::storage_volume::Format;
+use crds::{Snapshot, TeardownPolicy};
 use kube::ResourceExt;
 use libvirt_xml::{Disk, Domain};
 use plan::snapshot::status::was_there;
 use std::collections::BTreeMap;
-use std::io;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// How far a domain is behind.
@@ -19,7 +22,7 @@ use std::path::Path;
 pub struct Behind {
     /// Overlays that disks have gone on to, by the file that the definition names.
     pub ahead: BTreeMap<String, String>,
-    /// One of which libvirt does not know that the guest writes to it.
+    /// A file of which libvirt does not know that the guest writes to it.
     pub adrift: Option<String>,
     /// Snapshots on whose overlays disks are: unless libvirt has a record of them, that is to be written before anything else is taken.
     pub on: Vec<String>,
@@ -81,12 +84,23 @@ pub fn behind(
             behind.ahead.extend(over.into_iter().map(|over| (over.file, over.path)));
         }
     }
+    let is_on_nothing = |disk: &&Disk| has(disk).is_some_and(|has| has.file != disk.file && is_gone(&has.file));
+    let merged = || config.disks.iter().find(is_on_nothing).map(|disk| disk.file.clone());
+    behind.adrift = behind.adrift.or_else(merged);
     Ok(behind)
 }
 
-/// Whether no record of it will be written.
+/// Whether a file is not there, in a directory that is.
+pub fn is_gone(file: &str) -> bool {
+    let path = Path::new(file);
+    let is_absent = fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    is_absent && path.parent().is_some_and(Path::is_dir)
+}
+
+/// Whether no record of it will be written. One that is deleted gets one to be merged.
 fn is_given_up(snapshot: &Snapshot) -> bool {
     let conditions = snapshot.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
     let is_lost = find(conditions, Type::Ready).is_some_and(|ready| ready.reason == "Lost");
-    is_lost || snapshot.metadata.deletion_timestamp.is_some()
+    let is_merged = vanish(snapshot).is_some_and(|(policy, _)| policy == TeardownPolicy::Delete);
+    !is_merged && (is_lost || snapshot.metadata.deletion_timestamp.is_some())
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::Take;
-use libvirt_xml::snapshot::{Part, Record, Request, claimed};
+use libvirt_xml::snapshot::{Part, Record, Request, claimed, without};
 use libvirt_xml::{DiskFormat, Merged, without_merged};
 use plan::snapshot::{Observed, Step};
 use shell::Error;
@@ -59,13 +59,23 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
             "write libvirt's record"
         }
         Step::Claim { uid: whose } => {
-            claim(context, sight, whose.as_deref()).await?;
+            rewrite(context, sight, |xml| claimed(xml, whose.as_deref())).await?;
             context.attempts.end(&uid, Ok(()));
             "claim"
         }
         Step::Settle => {
             settle(context, sight).await?;
             "take the definition off what was merged"
+        }
+        Step::Drop { overlay } => {
+            let drop = move || files::unlink(Path::new(&overlay)).map_err(|error| Failure::io("remove it", &error));
+            blocking(drop).await.map_err(|message| Error::Passing { act: "remove a merged overlay", message })?;
+            "remove an overlay that the guest has left"
+        }
+        Step::Strike => {
+            let merged: Vec<_> = sight.merged.iter().map(|merged| merged.overlay.as_str()).collect();
+            rewrite(context, sight, |xml| without(xml, &merged)).await?;
+            "take what was merged out of its record"
         }
         Step::Forget => {
             let forgotten = context.libvirt.forget_snapshot(&sight.uuid, &of.name_any()).await;
@@ -166,10 +176,15 @@ fn made(path: &Path) -> i64 {
     made.unwrap_or_else(Timestamp::now).as_second()
 }
 
-async fn claim(context: &Context, sight: &Sight, uid: Option<&str>) -> Result<(), Error> {
-    let failed = |message: String| Error::Passing { act: "write whose the snapshot is", message };
+/// Writes libvirt's record again, changed.
+async fn rewrite(
+    context: &Context,
+    sight: &Sight,
+    change: impl FnOnce(&str) -> Result<String, libvirt_xml::Error>,
+) -> Result<(), Error> {
+    let failed = |message: String| Error::Passing { act: "write the snapshot's record", message };
     let record = sight.record.as_ref().ok_or_else(|| failed("it is gone".into()))?;
-    let xml = claimed(&record.xml, uid).map_err(|error| failed(error.to_string()))?;
+    let xml = change(&record.xml).map_err(|error| failed(error.to_string()))?;
     let written = context.libvirt.redefine_snapshot(&sight.uuid, xml, record.current).await;
     written.map_err(|error| failed(error.to_string()))
 }

@@ -1,6 +1,7 @@
 //! One look at the domain of a snapshot's machine, its snapshots and the files beside its disks.
 
-use super::behind::behind;
+use super::behind::{behind, is_gone};
+use super::left::left;
 use crate::chains;
 use crate::context::Context;
 use crate::virtual_machine::observe::state;
@@ -32,7 +33,7 @@ pub struct Sight {
     pub record: Option<SnapshotDetail>,
     /// The domain's inactive XML; empty without one.
     pub inactive_xml: String,
-    /// Overlays of the snapshot that were merged, when all were.
+    /// Overlays of the snapshot that were merged and are gone.
     pub merged: Vec<Merged>,
     /// Bytes that the guest sees of the files that the snapshot keeps.
     pub sizes: BTreeMap<String, u64>,
@@ -90,9 +91,26 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let kept = snapshots.iter().filter(|snapshot| snapshot.name == name).flat_map(|snapshot| &snapshot.disks);
     let sizes = kept.filter_map(|disk| Some((disk.file.clone(), capacity(&disk.file, disk.format)?))).collect();
     let record = records.into_iter().find(|record| record.name == name);
-    let merged = snapshots.iter().find(|snapshot| snapshot.name == name).map(gone_overlays).unwrap_or_default();
+    let own = snapshots.iter().find(|snapshot| snapshot.name == name);
+    let merged = own.map(gone_overlays).unwrap_or_default();
+    let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
+    let running = live.as_ref().map(|(running, _)| running);
+    let left = match (own, running) {
+        (Some(own), Some(running)) if of.metadata.deletion_timestamp.is_some() => {
+            left(context, &uuid, own, running, &known.attempt).await
+        }
+        (Some(_) | None, _) => None,
+    };
+    let named = facts.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
+    let how_far = match (left, own) {
+        (Some(overlay), _) => plan::snapshot::Merged::InQemu { overlay },
+        (None, _) if merged.is_empty() => plan::snapshot::Merged::No,
+        (None, _) if named => plan::snapshot::Merged::InFiles,
+        (None, Some(own)) if merged.len() < own.disks.len() => plan::snapshot::Merged::Partly,
+        (None, _) => plan::snapshot::Merged::Everywhere,
+    };
     let (inactive_xml, run) = (detail.inactive_xml.clone(), detail.summary.id);
-    let seen = seen(context, of, known, detail, (&domain, &facts), snapshots, &merged)?;
+    let seen = seen(context, of, known, detail, (&domain, &facts, live), snapshots, how_far)?;
     Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, run, record, sizes, inactive_xml, merged })
 }
 
@@ -124,11 +142,10 @@ fn seen(
     of: &Snapshot,
     known: Known,
     detail: DomainDetail,
-    (domain, own): (&Domain, &Facts),
+    (domain, own, live): (&Domain, &Facts, Option<(Domain, Facts)>),
     snapshots: Vec<snapshot::Snapshot>,
-    merged: &[Merged],
+    merged: plan::snapshot::Merged,
 ) -> libvirt::Result<Seen> {
-    let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
     let (running, live) = live.unzip();
     let chains = chains::of(domain.disks.iter().map(|disk| (disk.file.as_str(), format(disk.format))));
     let named = own.files.iter().chain(live.iter().flat_map(|live| &live.files)).chain(chains.values().flatten());
@@ -160,7 +177,6 @@ fn seen(
             capacity: size,
         }
     };
-    let names_merged = own.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
     let is_own = |target: &String| domain.disks.iter().any(|disk| disk.target == *target);
     let state = state(detail.summary.state);
     let attempt = match known.attempt {
@@ -186,23 +202,18 @@ fn seen(
         unwritten,
         attempt,
         merging: known.merging,
-        merged: match (merged.is_empty(), names_merged) {
-            (true, _) => plan::snapshot::Merged::No,
-            (false, true) => plan::snapshot::Merged::InFiles,
-            (false, false) => plan::snapshot::Merged::Everywhere,
-        },
+        merged,
         can_merge: context.facts.lock().as_ref().is_some_and(|facts| facts.capabilities.external_snapshot),
     })
 }
 
-/// The snapshot's overlays with the files below them, when each overlay is gone and each file below is there.
+/// The snapshot's overlays that are gone, with the files below them, which are there.
 fn gone_overlays(snapshot: &snapshot::Snapshot) -> Vec<Merged> {
-    let gone = |path: &str| fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
-    let merged = snapshot.disks.iter().map(|disk| {
-        let overlay = disk.overlay.clone().filter(|overlay| gone(overlay) && Path::new(&disk.file).is_file())?;
+    let merged = snapshot.disks.iter().filter_map(|disk| {
+        let overlay = disk.overlay.clone().filter(|overlay| is_gone(overlay) && Path::new(&disk.file).is_file())?;
         Some(Merged { overlay, below: disk.file.clone(), format: disk.format })
     });
-    merged.collect::<Option<Vec<_>>>().unwrap_or_default()
+    merged.collect()
 }
 
 /// Where a disk goes on: beside the first of its files that is a volume's in a pool of ours.

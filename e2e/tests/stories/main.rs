@@ -48,6 +48,7 @@ mod snapshot_deleted;
 mod snapshot_foreign;
 mod snapshot_killed;
 mod snapshot_libvirtd;
+mod snapshot_merged;
 mod snapshot_methods;
 mod snapshot_orders;
 mod snapshot_switched;

@@ -2,10 +2,12 @@
 //! moment is too short to be met by killing, so the stories bring about by hand what it leaves.
 
 use crds::Snapshot;
+use crds::conditions::{Type, find};
 use crds::snapshot::SnapshotPower;
 use crds::virtual_machine::VirtualMachine;
 use e2e::story::{Story, until};
 use kube::ResourceExt;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 const HOST: &str = "node-a";
@@ -44,6 +46,10 @@ async fn merged(story: &Story, overlays: &[(String, String)], names: &[&str]) {
     for name in names {
         story.delete::<Snapshot>(name).await;
     }
+    is_merged(story, overlays);
+}
+
+fn is_merged(story: &Story, overlays: &[(String, String)]) {
     let files: Vec<_> = overlays.iter().map(|(_, file)| file.clone()).collect();
     assert_eq!((story.sources("web"), story.pool_files().len()), (files, 2));
     assert_eq!([0, 4096].map(|at| story.byte(&overlays[0].1, at).unwrap()), [1, 2]);
@@ -139,5 +145,32 @@ async fn a_guest_on_overlays_that_libvirt_does_not_know_keeps_what_it_writes() {
     story.vm_is("web", "True", "Running").await;
     assert_eq!(story.in_libvirt("web"), ["s", "t"]);
     merged(&story, &overlays, &["t", "s"]).await;
+    story.end().await;
+}
+
+#[tokio::test]
+async fn what_a_snapshot_that_never_was_ready_has_switched_is_merged_when_it_goes() {
+    let story = Story::alone("undone").await;
+    let pid = story.pid("agent-node-a");
+    let overlays = begun(&story, "Running").await;
+    switch(&story, &overlays);
+    story.write("web", "a", 2, "4k", "4k").unwrap();
+    agent_back(&story, pid).await;
+    story.snapshot_is("s", "False", "LibvirtBehind").await;
+    story.api::<Snapshot>().delete("s", &DeleteParams::default()).await.unwrap();
+    until("the deletion waits", async || {
+        let status = story.snapshot("s").await.and_then(|snapshot| snapshot.status).unwrap_or_default();
+        let blocked = find(&status.conditions, Type::DeletionBlocked).filter(|c| c.reason == "LibvirtBehind");
+        blocked.map(drop).ok_or(format!("{status:?}"))
+    })
+    .await;
+    let restart = json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": "now"}}});
+    story.patch::<VirtualMachine>("web", restart).await;
+    until("the end of the snapshot", async || {
+        story.snapshot("s").await.map_or(Ok(()), |snapshot| Err(format!("{:?}", snapshot.status)))
+    })
+    .await;
+    story.vm_is("web", "True", "Running").await;
+    is_merged(&story, &overlays);
     story.end().await;
 }

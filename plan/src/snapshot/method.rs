@@ -82,7 +82,7 @@ fn internal(want: &Desired, seen: &Seen, disks: &[&SeenDisk]) -> Next {
         return refuse("GuestIsOn", message);
     }
     // libvirt leaves those that cannot be written to out by itself, and wants no other to be named so.
-    let request = request(want, seen, disks, |_| Part::Internal);
+    let request = request((&want.name, &want.uid), seen, disks, |_| Part::Internal);
     let disks = request.disks.into_iter().filter(|disk| disk.part == Part::Internal).collect();
     Next::Do(Step::Take { request: Request { disks, ..request }, method: UsedMethod::Internal })
 }
@@ -93,9 +93,7 @@ fn external(want: &Desired, seen: &Seen, disks: &[&SeenDisk]) -> Next {
         return refuse("ExternalUnsupported", message);
     }
     if let Some(on) = disks.iter().map(|disk| was_on(disk, seen)).collect::<Option<Vec<bool>>>() {
-        let overlay = |disk: &SeenDisk| path(disk).map_or(Part::Excluded, |overlay| Part::External { overlay });
-        let request = request(want, seen, disks, overlay);
-        return Next::Do(Step::Record { request, on: on.contains(&true) });
+        return Next::Do(record((&want.name, &want.uid), seen, disks, &on));
     }
     let mut missing = None;
     for disk in disks {
@@ -136,14 +134,24 @@ fn external(want: &Desired, seen: &Seen, disks: &[&SeenDisk]) -> Next {
     if let Some(prepare) = missing {
         return Next::Do(prepare);
     }
-    let part = |disk: &SeenDisk| path(disk).map_or(Part::Excluded, |overlay| Part::External { overlay });
-    Next::Do(Step::Take { request: request(want, seen, disks, part), method: UsedMethod::External })
+    let request = request((&want.name, &want.uid), seen, disks, on_overlay);
+    Next::Do(Step::Take { request, method: UsedMethod::External })
 }
 
-fn path(disk: &SeenDisk) -> Option<String> {
+/// The record of what was done of a snapshot of this name and UID that goes: libvirt merges what it knows of.
+pub(crate) fn done_of(snapshot: (&str, &str), seen: &Seen) -> Option<Step> {
+    let (disks, on): (Vec<_>, Vec<_>) = seen.disks.iter().filter_map(|disk| Some((disk, was_on(disk, seen)?))).unzip();
+    (!disks.is_empty()).then(|| record(snapshot, seen, &disks, &on))
+}
+
+fn record(snapshot: (&str, &str), seen: &Seen, disks: &[&SeenDisk], on: &[bool]) -> Step {
+    Step::Record { request: request(snapshot, seen, disks, on_overlay), on: on.contains(&true) }
+}
+
+fn on_overlay(disk: &SeenDisk) -> Part {
     match &disk.overlay {
-        Overlay::At { path, .. } => Some(path.clone()),
-        Overlay::NoPlace => None,
+        Overlay::At { path, .. } => Part::External { overlay: path.clone() },
+        Overlay::NoPlace => Part::Excluded,
     }
 }
 
@@ -156,12 +164,12 @@ fn was_on(disk: &SeenDisk, seen: &Seen) -> Option<bool> {
     }
 }
 
-fn request(want: &Desired, seen: &Seen, disks: &[&SeenDisk], part: impl Fn(&SeenDisk) -> Part) -> Request {
+fn request((name, uid): (&str, &str), seen: &Seen, disks: &[&SeenDisk], part: impl Fn(&SeenDisk) -> Part) -> Request {
     let is_in = |disk: &SeenDisk| disks.iter().any(|chosen| chosen.target == disk.target);
     let own = seen.disks.iter().map(|disk| RequestedDisk {
         target: disk.target.clone(),
         part: if is_in(disk) { part(disk) } else { Part::Excluded },
     });
     let others = seen.others.iter().map(|target| RequestedDisk { target: target.clone(), part: Part::Excluded });
-    Request { name: want.name.clone(), uid: want.uid.clone(), disks: own.chain(others).collect() }
+    Request { name: name.to_owned(), uid: uid.to_owned(), disks: own.chain(others).collect() }
 }

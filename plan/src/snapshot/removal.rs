@@ -1,6 +1,6 @@
 //! How a snapshot goes, and what blocks it. Pure.
 
-use super::{Attempt, Merged, Next, Reason, Seen, Step, adrift, discard, find, left_behind, wait};
+use super::{Attempt, Merged, Next, Reason, Seen, Step, adrift, discard, find, left_behind, method, wait};
 use crate::virtual_machine::State;
 use crds::TeardownPolicy;
 use jiff::Timestamp;
@@ -13,15 +13,20 @@ pub(crate) fn next(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen, n
         (TeardownPolicy::Keep, _) => Next::Done,
         (TeardownPolicy::Delete | TeardownPolicy::Retain | TeardownPolicy::Orphan, None) => {
             match adrift(seen).or_else(|| left_behind(seen)) {
-                // Its object is what the overlay is known by.
-                Some(why) if !seen.machine_goes => Next::Blocked { until: None, why },
-                // A blank overlay is no data of anybody's.
-                Some(_) | None => discard(seen).unwrap_or(Next::Done),
+                // Its object is what the overlay is known by, unless libvirt once knew it.
+                Some(why) if !seen.machine_goes && !seen.was_there => Next::Blocked { until: None, why },
+                Some(_) | None => discard(seen).or_else(|| unwritten(policy, name, uid, seen)).unwrap_or(Next::Done),
             }
         }
         (TeardownPolicy::Retain | TeardownPolicy::Orphan, Some(_)) => Next::Do(Step::Claim { uid: None }),
         (TeardownPolicy::Delete, Some(found)) => merge(found, seen, now),
     }
+}
+
+/// The disks are on its overlays and libvirt has no record of it, without which nothing merges them.
+fn unwritten(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen) -> Option<Next> {
+    let is_to_merge = policy == TeardownPolicy::Delete && !seen.machine_goes && !seen.was_there;
+    is_to_merge.then(|| method::done_of((name, uid), seen)).flatten().map(Next::Do)
 }
 
 fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
@@ -35,9 +40,12 @@ fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
     if let Some(other) = &seen.merging {
         return wait("Merging", format!("snapshot {other} of the machine is being merged first"));
     }
-    match seen.merged {
+    match &seen.merged {
         Merged::No => {}
+        // First of all: a guest that starts on it again loses what it wrote since.
+        Merged::InQemu { overlay } => return Next::Do(Step::Drop { overlay: overlay.clone() }),
         Merged::InFiles => return Next::Do(Step::Settle),
+        Merged::Partly => return Next::Do(Step::Strike),
         Merged::Everywhere => return Next::Do(Step::Forget),
     }
     if let Some(why) = adrift(seen).or_else(|| blocker(found, seen)) {

@@ -1,0 +1,88 @@
+//! QEMU has merged a snapshot and libvirt does not know, as when it is killed right before it notes that: what the guest wrote since is in
+//! the file below, and libvirt would start it on the overlay again.
+
+use crds::Snapshot;
+use crds::conditions::{Type, find};
+use crds::virtual_machine::VirtualMachine;
+use e2e::story::{Story, until};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
+    let story = Story::alone("merged").await;
+    story.apply(story.with_disks("web", &[("a", "Raw"), ("b", "Qcow2")], json!({}))).await.unwrap();
+    story.vm_is("web", "True", "Running").await;
+    let (files, id) = (story.sources("web"), story.virsh("node-a", &["domid", "merged.web"]).unwrap());
+    story.take("before", "web", json!({})).await;
+    for disk in ["a", "b"] {
+        story.write("web", disk, 1, "0", "1M").unwrap();
+    }
+    // In the order of one that dies after the first of two disks.
+    merge_in_qemu(&story, "a", &files[0]).await;
+    story.write("web", "a", 2, "2M", "1M").unwrap();
+
+    story.api::<Snapshot>().delete("before", &Default::default()).await.unwrap();
+    until("the deletion waits for a restart", async || {
+        let status = story.snapshot("before").await.and_then(|snapshot| snapshot.status).unwrap_or_default();
+        let blocked = find(&status.conditions, Type::DeletionBlocked).map(|blocked| blocked.reason.clone());
+        if blocked.as_deref() == Some("LibvirtBehind") { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    let inactive = story.virsh("node-a", &["domblklist", "--inactive", "merged.web"]).unwrap();
+    assert!(inactive.contains(&files[0]), "its next start is on the file that it writes to: {inactive}");
+    story.apply(story.snapshot_manifest("after", "web", json!({}))).await.unwrap();
+    story.snapshot_is("after", "False", "LibvirtBehind").await;
+    let vm = story.vm("web").await.and_then(|vm| vm.status).unwrap();
+    assert!(find(&vm.conditions, Type::RestartRequired).is_some(), "{vm:?}");
+    // A libvirtd that begins anew keeps the guest though the file that it believes in is gone.
+    let pid = story.pid("libvirtd-node-a");
+    story.kill("libvirtd-node-a");
+    story.back("libvirtd-node-a", pid).await;
+    until("libvirt", async || story.virsh("node-a", &["domid", "merged.web"])).await;
+    assert_eq!(story.virsh("node-a", &["domid", "merged.web"]).unwrap(), id, "the guest ran on");
+    story.write("web", "a", 3, "4M", "1M").unwrap();
+
+    let restart = json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": "1"}}});
+    story.patch::<VirtualMachine>("web", restart).await;
+    until("the end of the snapshot", async || {
+        story.snapshot("before").await.map_or(Ok(()), |snapshot| Err(format!("{:?}", snapshot.status)))
+    })
+    .await;
+    story.snapshot_is("after", "True", "Ready").await;
+    story.delete::<Snapshot>("after").await;
+    assert_eq!((story.in_libvirt("web").len(), story.pool_files().len(), story.sources("web")), (0, 2, files.clone()));
+    for (at, value) in [(0, 1), (2 << 20, 2), (4 << 20, 3)] {
+        assert_eq!(story.byte(&files[0], at).unwrap(), value, "at {at}");
+    }
+    story.end().await;
+}
+
+/// Does what libvirt asks of QEMU for a merge, but for its last word: the overlay stays open.
+async fn merge_in_qemu(story: &Story, disk: &str, below: &str) {
+    let qemu = |command: Value| {
+        let said = story.virsh("node-a", &["qemu-monitor-command", "merged.web", &command.to_string()]).unwrap();
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert!(said["error"].is_null(), "{command}: {said}");
+        said["return"].as_array().cloned().unwrap_or_default()
+    };
+    let alias = format!("/ua-disk-{disk}/");
+    let devices = qemu(json!({"execute": "query-block"}));
+    let device = devices.iter().find(|device| device["qdev"].as_str().is_some_and(|path| path.contains(&alias)));
+    let top = device.unwrap()["inserted"]["node-name"].clone();
+    let nodes = qemu(json!({"execute": "query-named-block-nodes"}));
+    let is_below = |node: &&Value| node["file"] == below && node["node-name"].as_str() != top.as_str();
+    let base = nodes.iter().find(is_below).unwrap()["node-name"].clone();
+    let commit = json!({"job-id": "behind", "device": top, "top-node": top, "base-node": base});
+    qemu(json!({"execute": "block-commit", "arguments": commit}));
+    until("the job is ready", async || match &*qemu(json!({"execute": "query-block-jobs"})) {
+        [job] if job["ready"] == true => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    qemu(json!({"execute": "block-job-complete", "arguments": {"device": "behind"}}));
+    until("the job is over", async || match &*qemu(json!({"execute": "query-block-jobs"})) {
+        [] => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
