@@ -68,6 +68,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let stopped = shell::asked_to_stop()?;
     let (libvirt, events) = Libvirt::start(Settings::new(&args.libvirt_uri))?;
     let health = Arc::new(Health {
         libvirt: libvirt.clone(),
@@ -88,7 +89,7 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     };
     tokio::select! {
         ended = work => ended,
-        stopped = shell::asked_to_stop() => Ok(stopped?),
+        () = stopped => Ok(()),
     }
 }
 

@@ -76,6 +76,7 @@ async fn answer(args: &Args, command: Command) -> Result<(), Box<dyn std::error:
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let stopped = shell::asked_to_stop()?;
     let client = client::of(client::config(args.kubeconfig.as_deref()).await?)?;
     let health = Arc::new(Health { reached: AtomicBool::new(false), metrics: Arc::new(Metrics::default()) });
     health::serve(args.listen, health.clone()).await?;
@@ -93,7 +94,7 @@ async fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     };
     tokio::select! {
         end = work => end.map_err(Into::into),
-        stopped = shell::asked_to_stop() => Ok(stopped?),
+        () = stopped => Ok(()),
     }
 }
 

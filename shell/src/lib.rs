@@ -16,16 +16,17 @@ pub mod watch;
 
 pub use error::Error;
 
-/// Resolves when the process is asked to end (SIGTERM, SIGINT).
+/// What resolves when the process is asked to end (SIGTERM, SIGINT). From this call on it no longer just dies of that.
 ///
 /// # Errors
 /// When the signals cannot be heard.
-pub async fn asked_to_stop() -> std::io::Result<()> {
+pub fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

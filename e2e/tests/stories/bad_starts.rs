@@ -54,6 +54,7 @@ async fn a_start_that_cannot_be_says_what_is_missing() {
     })
     .await;
     rustix::process::kill_process(rustix::process::Pid::from_child(&agent), rustix::process::Signal::TERM).unwrap();
-    assert!(agent.wait().unwrap().success());
+    let ended = agent.wait().unwrap();
+    assert!(ended.success(), "{ended}");
     story.end().await;
 }
