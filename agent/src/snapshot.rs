@@ -81,7 +81,7 @@ fn must_be_fresh(step: &Step) -> bool {
     match step {
         Step::Prepare { .. } => false,
         Step::Discard { .. } | Step::Take { .. } | Step::Record { .. } | Step::Claim { .. } => true,
-        Step::Merge | Step::Drop { .. } | Step::Settle | Step::Strike | Step::Forget => true,
+        Step::Merge | Step::Drop { .. } | Step::Settle | Step::Clear { .. } | Step::Strike | Step::Forget => true,
     }
 }
 

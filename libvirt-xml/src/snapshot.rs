@@ -8,6 +8,9 @@ use roxmltree::Node;
 /// Begins the description of a snapshot of ours; the object's UID follows.
 const CLAIM: &str = "virtfleet.dev/uid=";
 
+/// libvirt's note in a snapshot's disk that one which follows is being merged into it.
+const UNFINISHED: &str = "snapshotDeleteInProgress";
+
 /// A snapshot to be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -70,6 +73,8 @@ pub struct Snapshot {
     pub disks: Vec<Disk>,
     /// Every file that it names.
     pub files: Vec<String>,
+    /// Whether libvirt has begun to merge one that follows into it, and not noted the end.
+    pub unfinished: bool,
 }
 
 /// What libvirt writes down of a snapshot that it has taken.
@@ -184,6 +189,7 @@ impl Snapshot {
                 .filter_map(|node| node.attribute("file").or_else(|| node.attribute("dev")))
                 .map(str::to_owned)
                 .collect(),
+            unfinished: top.descendants().any(|node| node.tag_name().name() == UNFINISHED),
             places,
             disks,
         })
@@ -223,6 +229,19 @@ pub fn without(xml: &str, overlays: &[&str]) -> Result<String, Error> {
         let name = tree.attribute(disk, "name").unwrap_or_default().to_owned();
         tree.remove(disk)?;
         tree.append(disks, "disk", &[("name", &name), ("snapshot", "no")])?;
+    }
+    tree.write()
+}
+
+/// A snapshot's XML without libvirt's note that one which follows is being merged into it; all else survives.
+///
+/// # Errors
+/// As [`claimed`].
+pub fn finished(xml: &str) -> Result<String, Error> {
+    let mut tree = Tree::parse(xml)?;
+    let notes: Vec<_> = tree.descendants(tree.top, UNFINISHED).collect();
+    for note in notes {
+        tree.remove(note)?;
     }
     tree.write()
 }
@@ -323,6 +342,14 @@ mod tests {
         let files = was.files.iter().filter(|file| *file != overlay).cloned().collect();
         assert_eq!(is, Snapshot { disks: Vec::new(), places: Vec::new(), files, ..was });
         assert!(struck.contains(r#"<disk name="vda" snapshot="no"/>"#), "libvirt would decide for itself: {struck}");
+    }
+
+    #[test]
+    fn the_note_of_a_merge_is_taken_off() {
+        let noted = TAKEN.replace("s2-0'/></disk>", "s2-0'/><snapshotDeleteInProgress/></disk>");
+        assert!(Snapshot::parse(&noted).unwrap().unfinished);
+        let finished = finished(&noted).unwrap();
+        assert_eq!(Snapshot::parse(&finished).unwrap(), Snapshot::parse(TAKEN).unwrap());
     }
 
     #[test]

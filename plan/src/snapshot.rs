@@ -12,7 +12,7 @@
 //!
 //! A libvirtd that dies while it takes one may leave the disks on the overlays without a record, which is then written (`Step::Record`);
 //! or QEMU on them without knowing it itself ([`Seen::adrift`]), until the machine is restarted. One that dies at the end of a merge may
-//! leave each disk of it at another point ([`Merged`]).
+//! leave each disk of it at another point ([`MergeStage`]).
 
 pub mod binding;
 pub mod concerned;
@@ -82,8 +82,8 @@ pub struct Seen {
     pub attempt: Attempt,
     /// Another snapshot of the domain that is being merged.
     pub merging: Option<String>,
-    /// How far the snapshot was merged without libvirt's note, which died before it.
-    pub merged: Merged,
+    /// How far the snapshot was merged without a note of libvirt's, which died before it.
+    pub merged: MergeStage,
     /// Whether this host's libvirt can merge external snapshots: what could never be removed is not taken.
     pub can_merge: bool,
 }
@@ -143,9 +143,9 @@ pub enum OverlayFile {
 
 /// How far a snapshot was merged though its record is there. libvirt removes an overlay when all that is in it lies in the file below.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Merged {
-    /// All its overlays are there and in use.
-    No,
+pub enum MergeStage {
+    /// All its overlays are there, and used as libvirt says.
+    NotBegun,
     /// QEMU has merged this one and the running guest writes to the file below it; libvirt has not removed it.
     InQemu {
         /// The overlay. What is in it is older than what is below.
@@ -222,6 +222,11 @@ pub enum Step {
     },
     /// Take the machine's definition off overlays that were merged and are gone.
     Settle,
+    /// Take libvirt's note off a record that something is still being merged into that snapshot.
+    Clear {
+        /// Name of the snapshot.
+        snapshot: String,
+    },
     /// Take the disks that are merged out of its record.
     Strike,
     /// Remove the record of one that is merged.

@@ -1,6 +1,6 @@
 //! Where a domain is behind its disks: a libvirtd that is killed between QEMU's switch to a snapshot's overlays and its own notes believes
-//! in the files below, and one that is killed after a merge in overlays that are gone. Only overlays of snapshots that were never there are
-//! looked at: what became of others is libvirt's to say. Blocking.
+//! in the files below, and one that is killed after a merge in overlays that are gone. Other overlays that are there are looked at only of
+//! snapshots that were never there: what became of others is libvirt's to say. Blocking.
 
 use super::observe::{format, place};
 use super::vanish;
@@ -11,6 +11,7 @@ use crds::storage_volume::Format;
 use crds::{Snapshot, TeardownPolicy};
 use kube::ResourceExt;
 use libvirt_xml::{Disk, Domain};
+use plan::names;
 use plan::snapshot::status::was_there;
 use std::collections::BTreeMap;
 use std::fs;
@@ -84,7 +85,8 @@ pub fn behind(
             behind.ahead.extend(over.into_iter().map(|over| (over.file, over.path)));
         }
     }
-    let is_on_nothing = |disk: &&Disk| has(disk).is_some_and(|has| has.file != disk.file && is_gone(&has.file));
+    let is_left = |is: &str, was: &str| is != was && names::is_same_volume(is, was) && is_gone(was);
+    let is_on_nothing = |disk: &&Disk| has(disk).is_some_and(|has| is_left(&disk.file, &has.file));
     let merged = || config.disks.iter().find(is_on_nothing).map(|disk| disk.file.clone());
     behind.adrift = behind.adrift.or_else(merged);
     Ok(behind)
@@ -99,8 +101,9 @@ pub fn is_gone(file: &str) -> bool {
 
 /// Whether no record of it will be written. One that is deleted gets one to be merged.
 fn is_given_up(snapshot: &Snapshot) -> bool {
+    if snapshot.metadata.deletion_timestamp.is_some() {
+        return vanish(snapshot).is_some_and(|(policy, _)| policy != TeardownPolicy::Delete);
+    }
     let conditions = snapshot.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
-    let is_lost = find(conditions, Type::Ready).is_some_and(|ready| ready.reason == "Lost");
-    let is_merged = vanish(snapshot).is_some_and(|(policy, _)| policy == TeardownPolicy::Delete);
-    !is_merged && (is_lost || snapshot.metadata.deletion_timestamp.is_some())
+    find(conditions, Type::Ready).is_some_and(|ready| ready.reason == "Lost")
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::Take;
-use libvirt_xml::snapshot::{Part, Record, Request, claimed, without};
+use libvirt_xml::snapshot::{Part, Record, Request, claimed, finished, without};
 use libvirt_xml::{DiskFormat, Merged, without_merged};
 use plan::snapshot::{Observed, Step};
 use shell::Error;
@@ -59,7 +59,7 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
             "write libvirt's record"
         }
         Step::Claim { uid: whose } => {
-            rewrite(context, sight, |xml| claimed(xml, whose.as_deref())).await?;
+            rewrite(context, sight, &of.name_any(), |xml| claimed(xml, whose.as_deref())).await?;
             context.attempts.end(&uid, Ok(()));
             "claim"
         }
@@ -68,13 +68,16 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
             "take the definition off what was merged"
         }
         Step::Drop { overlay } => {
-            let drop = move || files::unlink(Path::new(&overlay)).map_err(|error| Failure::io("remove it", &error));
-            blocking(drop).await.map_err(|message| Error::Passing { act: "remove a merged overlay", message })?;
+            drop_left(context, sight, overlay).await?;
             "remove an overlay that the guest has left"
+        }
+        Step::Clear { snapshot } => {
+            rewrite(context, sight, &snapshot, finished).await?;
+            "take a note of its merge off the one before it"
         }
         Step::Strike => {
             let merged: Vec<_> = sight.merged.iter().map(|merged| merged.overlay.as_str()).collect();
-            rewrite(context, sight, |xml| without(xml, &merged)).await?;
+            rewrite(context, sight, &of.name_any(), |xml| without(xml, &merged)).await?;
             "take what was merged out of its record"
         }
         Step::Forget => {
@@ -176,23 +179,40 @@ fn made(path: &Path) -> i64 {
     made.unwrap_or_else(Timestamp::now).as_second()
 }
 
-/// Writes libvirt's record again, changed.
+/// Writes libvirt's record of a snapshot again, changed. It is read afresh: one that libvirt has removed since must not come back.
 async fn rewrite(
     context: &Context,
     sight: &Sight,
+    name: &str,
     change: impl FnOnce(&str) -> Result<String, libvirt_xml::Error>,
 ) -> Result<(), Error> {
     let failed = |message: String| Error::Passing { act: "write the snapshot's record", message };
-    let record = sight.record.as_ref().ok_or_else(|| failed("it is gone".into()))?;
+    let records = context.libvirt.snapshots(&sight.uuid).await.map_err(|error| failed(error.to_string()))?;
+    let record = records.into_iter().flatten().find(|record| record.name == name);
+    let record = record.ok_or_else(|| failed("it is gone".into()))?;
     let xml = change(&record.xml).map_err(|error| failed(error.to_string()))?;
     let written = context.libvirt.redefine_snapshot(&sight.uuid, xml, record.current).await;
     written.map_err(|error| failed(error.to_string()))
 }
 
+/// The guest never goes back to it, unless it was started anew since the look.
+async fn drop_left(context: &Context, sight: &Sight, overlay: String) -> Result<(), Error> {
+    let failed = |message: String| Error::Passing { act: "remove a merged overlay", message };
+    let now = context.libvirt.domain(&sight.uuid).await.map_err(|error| failed(error.to_string()))?;
+    let run = now.and_then(|detail| detail.summary.id);
+    if run.is_some() && run != sight.run {
+        return Err(failed("the guest was started anew".into()));
+    }
+    let unlink = move || files::unlink(Path::new(&overlay)).map_err(|error| Failure::io("remove it", &error));
+    blocking(unlink).await.map_err(failed)
+}
+
+/// Of the definition as it is now: it may have been changed since the look.
 async fn settle(context: &Context, sight: &Sight) -> Result<(), Error> {
     let failed = |message: String| Error::Passing { act: "take the definition off what was merged", message };
-    let xml = without_merged(&sight.inactive_xml, &sight.merged).map_err(|error| failed(error.to_string()))?;
-    match xml {
+    let now = context.libvirt.domain(&sight.uuid).await.map_err(|error| failed(error.to_string()))?;
+    let Some(now) = now else { return Ok(()) };
+    match without_merged(&now.inactive_xml, &sight.merged).map_err(|error| failed(error.to_string()))? {
         Some(xml) => context.libvirt.define(xml).await.map_err(|error| failed(error.to_string())),
         None => Ok(()),
     }

@@ -10,11 +10,11 @@ use crds::storage_volume::Format;
 use crds::virtual_machine::VirtualMachine;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
-use libvirt::{DomainDetail, SnapshotDetail};
+use libvirt::DomainDetail;
 use libvirt_xml::{DiskFormat, Domain, Facts, Merged, domain_and_facts, mark_of, snapshot};
 use plan::names;
 use plan::snapshot::status::was_there;
-use plan::snapshot::{Attempt, Observed, Overlay, OverlayFile, Reason, Seen, SeenDisk};
+use plan::snapshot::{Attempt, MergeStage, Observed, Overlay, OverlayFile, Reason, Seen, SeenDisk};
 use plan::virtual_machine::power::is_merged_by_libvirt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,8 +29,6 @@ pub struct Sight {
     pub uuid: String,
     /// Number of the guest's run; absent while it is off.
     pub run: Option<u32>,
-    /// libvirt's record of the snapshot of this name.
-    pub record: Option<SnapshotDetail>,
     /// The domain's inactive XML; empty without one.
     pub inactive_xml: String,
     /// Overlays of the snapshot that were merged and are gone.
@@ -54,7 +52,7 @@ struct Known {
 pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight> {
     let nothing = |observed| {
         let (uuid, inactive_xml) = (String::new(), String::new());
-        Ok(Sight { observed, uuid, run: None, record: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
+        Ok(Sight { observed, uuid, run: None, inactive_xml, merged: Vec::new(), sizes: BTreeMap::new() })
     };
     let no_domain = |word, message: String| nothing(Observed::NoDomain(Reason::new(word, message)));
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
@@ -90,28 +88,24 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let (snapshots, name) = (snapshots.map_err(unreadable)?, of.name_any());
     let kept = snapshots.iter().filter(|snapshot| snapshot.name == name).flat_map(|snapshot| &snapshot.disks);
     let sizes = kept.filter_map(|disk| Some((disk.file.clone(), capacity(&disk.file, disk.format)?))).collect();
-    let record = records.into_iter().find(|record| record.name == name);
-    let own = snapshots.iter().find(|snapshot| snapshot.name == name);
-    let merged = own.map(gone_overlays).unwrap_or_default();
     let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
+    let own = snapshots.iter().find(|snapshot| snapshot.name == name);
+    // Of one that stays it does not matter.
+    let goes = own.filter(|_| of.metadata.deletion_timestamp.is_some());
     let running = live.as_ref().map(|(running, _)| running);
-    let left = match (own, running) {
-        (Some(own), Some(running)) if of.metadata.deletion_timestamp.is_some() => {
-            left(context, &uuid, own, running, &known.attempt).await
-        }
-        (Some(_) | None, _) => None,
-    };
-    let named = facts.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
-    let how_far = match (left, own) {
-        (Some(overlay), _) => plan::snapshot::Merged::InQemu { overlay },
-        (None, _) if merged.is_empty() => plan::snapshot::Merged::No,
-        (None, _) if named => plan::snapshot::Merged::InFiles,
-        (None, Some(own)) if merged.len() < own.disks.len() => plan::snapshot::Merged::Partly,
-        (None, _) => plan::snapshot::Merged::Everywhere,
+    let left = left(context, &uuid, goes, running, &known.attempt).await;
+    let merged = own.map(|own| gone_overlays(own, running, &left)).unwrap_or_default();
+    let is_named = facts.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
+    let stage = match left.into_iter().find(|overlay| !is_gone(overlay)) {
+        Some(overlay) => MergeStage::InQemu { overlay },
+        None if merged.is_empty() => MergeStage::NotBegun,
+        None if is_named => MergeStage::InFiles,
+        None if own.is_some_and(|own| merged.len() < own.disks.len()) => MergeStage::Partly,
+        None => MergeStage::Everywhere,
     };
     let (inactive_xml, run) = (detail.inactive_xml.clone(), detail.summary.id);
-    let seen = seen(context, of, known, detail, (&domain, &facts, live), snapshots, how_far)?;
-    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, run, record, sizes, inactive_xml, merged })
+    let seen = seen(context, of, known, detail, (&domain, &facts, live), snapshots, stage)?;
+    Ok(Sight { observed: Observed::Domain(Box::new(seen)), uuid, run, sizes, inactive_xml, merged })
 }
 
 /// UUID of the domain that may be the machine's.
@@ -144,7 +138,7 @@ fn seen(
     detail: DomainDetail,
     (domain, own, live): (&Domain, &Facts, Option<(Domain, Facts)>),
     snapshots: Vec<snapshot::Snapshot>,
-    merged: plan::snapshot::Merged,
+    merged: MergeStage,
 ) -> libvirt::Result<Seen> {
     let (running, live) = live.unzip();
     let chains = chains::of(domain.disks.iter().map(|disk| (disk.file.as_str(), format(disk.format))));
@@ -207,10 +201,13 @@ fn seen(
     })
 }
 
-/// The snapshot's overlays that are gone, with the files below them, which are there.
-fn gone_overlays(snapshot: &snapshot::Snapshot) -> Vec<Merged> {
-    let merged = snapshot.disks.iter().filter_map(|disk| {
-        let overlay = disk.overlay.clone().filter(|overlay| is_gone(overlay) && Path::new(&disk.file).is_file())?;
+/// The snapshot's overlays that were merged and are gone, with the files below them. One that somebody removed under a running guest is not
+/// among them: QEMU says what it is on.
+fn gone_overlays(snapshot: &snapshot::Snapshot, live: Option<&Domain>, left: &[String]) -> Vec<Merged> {
+    let is_live = |overlay: &String| live.is_some_and(|live| live.disks.iter().any(|disk| disk.file == *overlay));
+    let is_merged = |overlay: &String| is_gone(overlay) && (!is_live(overlay) || left.contains(overlay));
+    let merged = snapshot.disks.iter().filter(|disk| Path::new(&disk.file).is_file()).filter_map(|disk| {
+        let overlay = disk.overlay.clone().filter(is_merged)?;
         Some(Merged { overlay, below: disk.file.clone(), format: disk.format })
     });
     merged.collect()

@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 #[tokio::test]
 async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
-    let story = Story::alone("merged").await;
+    let story = Story::alone("unnoted").await;
     story.apply(story.with_disks("web", &[("a", "Raw"), ("b", "Qcow2")], json!({}))).await.unwrap();
     story.vm_is("web", "True", "Running").await;
-    let (files, id) = (story.sources("web"), story.virsh("node-a", &["domid", "merged.web"]).unwrap());
+    let (volumes, id) = (story.sources("web"), story.virsh("node-a", &["domid", "unnoted.web"]).unwrap());
+    story.take("older", "web", json!({})).await;
+    let files = story.sources("web");
     story.take("before", "web", json!({})).await;
     for disk in ["a", "b"] {
         story.write("web", disk, 1, "0", "1M").unwrap();
@@ -28,7 +30,7 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
         if blocked.as_deref() == Some("LibvirtBehind") { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
-    let inactive = story.virsh("node-a", &["domblklist", "--inactive", "merged.web"]).unwrap();
+    let inactive = story.virsh("node-a", &["domblklist", "--inactive", "unnoted.web"]).unwrap();
     assert!(inactive.contains(&files[0]), "its next start is on the file that it writes to: {inactive}");
     story.apply(story.snapshot_manifest("after", "web", json!({}))).await.unwrap();
     story.snapshot_is("after", "False", "LibvirtBehind").await;
@@ -38,8 +40,8 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
     let pid = story.pid("libvirtd-node-a");
     story.kill("libvirtd-node-a");
     story.back("libvirtd-node-a", pid).await;
-    until("libvirt", async || story.virsh("node-a", &["domid", "merged.web"])).await;
-    assert_eq!(story.virsh("node-a", &["domid", "merged.web"]).unwrap(), id, "the guest ran on");
+    until("libvirt", async || story.virsh("node-a", &["domid", "unnoted.web"])).await;
+    assert_eq!(story.virsh("node-a", &["domid", "unnoted.web"]).unwrap(), id, "the guest ran on");
     story.write("web", "a", 3, "4M", "1M").unwrap();
 
     let restart = json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": "1"}}});
@@ -50,9 +52,12 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
     .await;
     story.snapshot_is("after", "True", "Ready").await;
     story.delete::<Snapshot>("after").await;
-    assert_eq!((story.in_libvirt("web").len(), story.pool_files().len(), story.sources("web")), (0, 2, files.clone()));
+    assert_eq!((story.in_libvirt("web"), story.sources("web")), (vec!["older".to_owned()], files));
+    // libvirt had noted that something was being merged into it.
+    story.delete::<Snapshot>("older").await;
+    assert_eq!((story.pool_files().len(), story.sources("web")), (2, volumes.clone()));
     for (at, value) in [(0, 1), (2 << 20, 2), (4 << 20, 3)] {
-        assert_eq!(story.byte(&files[0], at).unwrap(), value, "at {at}");
+        assert_eq!(story.byte(&volumes[0], at).unwrap(), value, "at {at}");
     }
     story.end().await;
 }
@@ -60,7 +65,7 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
 /// Does what libvirt asks of QEMU for a merge, but for its last word: the overlay stays open.
 async fn merge_in_qemu(story: &Story, disk: &str, below: &str) {
     let qemu = |command: Value| {
-        let said = story.virsh("node-a", &["qemu-monitor-command", "merged.web", &command.to_string()]).unwrap();
+        let said = story.virsh("node-a", &["qemu-monitor-command", "unnoted.web", &command.to_string()]).unwrap();
         let said: Value = serde_json::from_str(&said).unwrap();
         assert!(said["error"].is_null(), "{command}: {said}");
         said["return"].as_array().cloned().unwrap_or_default()
@@ -70,7 +75,7 @@ async fn merge_in_qemu(story: &Story, disk: &str, below: &str) {
     let device = devices.iter().find(|device| device["qdev"].as_str().is_some_and(|path| path.contains(&alias)));
     let top = device.unwrap()["inserted"]["node-name"].clone();
     let nodes = qemu(json!({"execute": "query-named-block-nodes"}));
-    let is_below = |node: &&Value| node["file"] == below && node["node-name"].as_str() != top.as_str();
+    let is_below = |node: &&Value| node["file"] == below && node["drv"] == "qcow2";
     let base = nodes.iter().find(is_below).unwrap()["node-name"].clone();
     let commit = json!({"job-id": "behind", "device": top, "top-node": top, "base-node": base});
     qemu(json!({"execute": "block-commit", "arguments": commit}));

@@ -1,6 +1,6 @@
 //! How a snapshot goes, and what blocks it. Pure.
 
-use super::{Attempt, Merged, Next, Reason, Seen, Step, adrift, discard, find, left_behind, method, wait};
+use super::{Attempt, MergeStage, Next, Reason, Seen, Step, adrift, discard, find, left_behind, method, wait};
 use crate::virtual_machine::State;
 use crds::TeardownPolicy;
 use jiff::Timestamp;
@@ -15,7 +15,10 @@ pub(crate) fn next(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen, n
             match adrift(seen).or_else(|| left_behind(seen)) {
                 // Its object is what the overlay is known by, unless libvirt once knew it.
                 Some(why) if !seen.machine_goes && !seen.was_there => Next::Blocked { until: None, why },
-                Some(_) | None => discard(seen).or_else(|| unwritten(policy, name, uid, seen)).unwrap_or(Next::Done),
+                Some(_) | None => {
+                    let unwritten = || unwritten(policy, (name, uid), seen, now);
+                    discard(seen).or_else(unwritten).unwrap_or(Next::Done)
+                }
             }
         }
         (TeardownPolicy::Retain | TeardownPolicy::Orphan, Some(_)) => Next::Do(Step::Claim { uid: None }),
@@ -24,12 +27,30 @@ pub(crate) fn next(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen, n
 }
 
 /// The disks are on its overlays and libvirt has no record of it, without which nothing merges them.
-fn unwritten(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen) -> Option<Next> {
-    let is_to_merge = policy == TeardownPolicy::Delete && !seen.machine_goes && !seen.was_there;
-    is_to_merge.then(|| method::done_of((name, uid), seen)).flatten().map(Next::Do)
+fn unwritten(policy: TeardownPolicy, snapshot: (&str, &str), seen: &Seen, now: Timestamp) -> Option<Next> {
+    let is_its_own = find(seen, snapshot.0).is_none() && !seen.was_there;
+    if policy != TeardownPolicy::Delete || !is_its_own || seen.machine_goes {
+        return None;
+    }
+    let record = method::done_of(snapshot, seen)?;
+    Some(failed("RecordFailed", seen, now).unwrap_or(Next::Do(record)))
+}
+
+/// What was tried last failed, and it is not time to try it again.
+fn failed(word: &'static str, seen: &Seen, now: Timestamp) -> Option<Next> {
+    match &seen.attempt {
+        Attempt::Failed { message, again } if now < *again => {
+            Some(Next::Blocked { until: Some(*again), why: Reason::new(word, message.clone()) })
+        }
+        Attempt::None | Attempt::Merging | Attempt::Failed { .. } => None,
+    }
 }
 
 fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
+    // First of all: a guest that starts on it again loses what it wrote since.
+    if let MergeStage::InQemu { overlay } = &seen.merged {
+        return Next::Do(Step::Drop { overlay: overlay.clone() });
+    }
     // The domain takes its snapshots along: nothing has to be merged for it.
     if seen.machine_goes {
         return wait("MachineTerminating", "the machine is being deleted, and its snapshots with it");
@@ -40,23 +61,30 @@ fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
     if let Some(other) = &seen.merging {
         return wait("Merging", format!("snapshot {other} of the machine is being merged first"));
     }
+    let note = || unfinished(found, seen).map(|snapshot| Step::Clear { snapshot });
     match &seen.merged {
-        Merged::No => {}
-        // First of all: a guest that starts on it again loses what it wrote since.
-        Merged::InQemu { overlay } => return Next::Do(Step::Drop { overlay: overlay.clone() }),
-        Merged::InFiles => return Next::Do(Step::Settle),
-        Merged::Partly => return Next::Do(Step::Strike),
-        Merged::Everywhere => return Next::Do(Step::Forget),
+        MergeStage::NotBegun | MergeStage::InQemu { .. } => {}
+        MergeStage::InFiles => return Next::Do(Step::Settle),
+        MergeStage::Partly => return Next::Do(note().unwrap_or(Step::Strike)),
+        MergeStage::Everywhere => return Next::Do(note().unwrap_or(Step::Forget)),
     }
     if let Some(why) = adrift(seen).or_else(|| blocker(found, seen)) {
         return Next::Blocked { until: None, why };
     }
-    match &seen.attempt {
-        Attempt::Failed { message, again } if now < *again => {
-            Next::Blocked { until: Some(*again), why: Reason::new("MergeFailed", message.clone()) }
+    failed("MergeFailed", seen, now).unwrap_or(Next::Do(Step::Merge))
+}
+
+/// The snapshot into which libvirt believes that one is still being merged (`qemu_snapshot.c`, qemuSnapshotSetDiskDeleteInProgress); with
+/// that note it could never be deleted.
+fn unfinished(found: &Snapshot, seen: &Seen) -> Option<String> {
+    let mut at = found;
+    for _ in &seen.snapshots {
+        at = find(seen, at.parent.as_deref()?)?;
+        if at.unfinished {
+            return Some(at.name.clone());
         }
-        Attempt::None | Attempt::Merging | Attempt::Failed { .. } => Next::Do(Step::Merge),
     }
+    None
 }
 
 /// What libvirt would refuse, told before it is tried (`qemu_snapshot.c`, qemuSnapshotDeleteValidate).

@@ -88,6 +88,7 @@ fn somebodys(name: &str, place: Place, parent: Option<&str>, uid: Option<&str>) 
         places: vec![place],
         disks: Vec::new(),
         files: Vec::new(),
+        unfinished: false,
     }
 }
 
@@ -146,17 +147,17 @@ impl Model {
         disks.filter_map(|disk| Some((disk.overlay.clone()?, disk.clone()))).collect()
     }
 
-    fn merged(&self) -> Merged {
+    fn merged(&self) -> MergeStage {
         let recorded = self.recorded();
         let gone = |overlay: &String| !self.overlays.contains_key(overlay);
         let is_named = |overlay: &String| self.disks.iter().any(|(_, file, _)| file == overlay);
         let merged: Vec<_> = recorded.iter().map(|(overlay, _)| overlay).filter(|overlay| gone(overlay)).collect();
         match recorded.iter().find(|(overlay, _)| self.left.contains(overlay)) {
-            Some((overlay, _)) => Merged::InQemu { overlay: overlay.clone() },
-            None if merged.is_empty() => Merged::No,
-            None if merged.iter().any(|overlay| is_named(overlay)) => Merged::InFiles,
-            None if merged.len() < recorded.len() => Merged::Partly,
-            None => Merged::Everywhere,
+            Some((overlay, _)) => MergeStage::InQemu { overlay: overlay.clone() },
+            None if merged.is_empty() => MergeStage::NotBegun,
+            None if merged.iter().any(|overlay| is_named(overlay)) => MergeStage::InFiles,
+            None if merged.len() < recorded.len() => MergeStage::Partly,
+            None => MergeStage::Everywhere,
         }
     }
 
@@ -212,7 +213,12 @@ impl Model {
                 }
                 "settle"
             }
+            Step::Clear { snapshot } => {
+                self.snapshots.iter_mut().find(|s| s.name == *snapshot).unwrap().unfinished = false;
+                "clear"
+            }
             Step::Strike => {
+                assert!(self.snapshots.iter().all(|s| !s.unfinished), "its parent could never be deleted");
                 let overlays = self.overlays.clone();
                 let record = self.snapshots.iter_mut().find(|snapshot| snapshot.name == "before").unwrap();
                 record.disks.retain(|disk| disk.overlay.as_ref().is_some_and(|o| overlays.contains_key(o)));
@@ -221,6 +227,7 @@ impl Model {
             Step::Forget => {
                 let is_there = |overlay: &String| self.overlays.contains_key(overlay);
                 assert!(!self.recorded().iter().any(|(overlay, _)| is_there(overlay)), "it was not merged");
+                assert!(self.snapshots.iter().all(|s| !s.unfinished), "its parent could never be deleted");
                 self.snapshots.retain(|snapshot| snapshot.name != "before");
                 "forget"
             }
@@ -495,6 +502,26 @@ fn nothing_is_asked_of_a_libvirt_that_does_not_know_where_the_guest_writes() {
     }
 }
 
+#[test]
+fn what_goes_is_written_down_to_be_merged_unless_the_name_is_somebodys_and_not_again_at_once() {
+    let host = domain(State::Running).switch();
+    let answer = |change: &dyn Fn(&mut Seen)| {
+        let mut seen = host.seen();
+        change(&mut seen);
+        next(&gone(TeardownPolicy::Delete), &Observed::Domain(Box::new(seen)), now())
+    };
+    assert!(matches!(answer(&|_| ()), Next::Do(Step::Record { .. })));
+    let theirs = somebodys("before", Place::External, None, None);
+    assert_eq!(answer(&|seen| seen.snapshots.push(theirs.clone())), Next::Done);
+    assert_eq!(answer(&|seen| seen.was_there = true), Next::Done);
+    assert_eq!(answer(&|seen| seen.machine_goes = true), Next::Done);
+    let failed = |again| Attempt::Failed { message: "busy".into(), again };
+    let later = now() + SignedDuration::from_secs(5);
+    let waits = answer(&|seen| seen.attempt = failed(later));
+    assert_eq!(waits, Next::Blocked { until: Some(later), why: Reason::new("RecordFailed", "busy") });
+    assert!(matches!(answer(&|seen| seen.attempt = failed(now())), Next::Do(Step::Record { .. })));
+}
+
 /// libvirt wrote what the running guest has before it died, and not the definition.
 #[test]
 fn a_snapshot_is_neither_written_down_nor_let_go_before_the_definition_is_on_its_overlays() {
@@ -561,7 +588,8 @@ enum Stage {
 #[test]
 fn a_merge_that_libvirt_did_not_note_ends_on_the_files_below_however_far_each_disk_had_come() {
     use Stage::{Defined, Left, Removed, Untouched};
-    let mut taken = domain(State::Running);
+    let parent = |unfinished| Snapshot { unfinished, ..somebodys("older", Place::External, None, None) };
+    let mut taken = domain(State::Running).with(parent(false));
     taken.settle(&exist(Method::Auto), false);
     taken.was_there = true;
     let stages = [Untouched, Left, Removed, Defined];
@@ -575,6 +603,7 @@ fn a_merge_that_libvirt_did_not_note_ends_on_the_files_below_however_far_each_di
                 Removed | Defined => host.overlays.remove(&overlay).is_some(),
             };
             host.adrift = true;
+            host.snapshots[0] = parent(true);
             if stage == Defined {
                 host.disks[at] = domain(State::Running).disks[at].clone();
             }
@@ -598,15 +627,21 @@ fn a_merge_that_libvirt_did_not_note_ends_on_the_files_below_however_far_each_di
         host.adrift = false; // The guest was restarted.
         assert_eq!(host.settle(&gone(TeardownPolicy::Delete), true), Next::Done);
         assert_eq!((host.disks, host.overlays), (domain(State::Running).disks, BTreeMap::new()), "{root:?} {data:?}");
+        assert_eq!(host.snapshots, [parent(false)]);
     }
 }
 
 #[test]
 fn a_machine_that_goes_takes_its_snapshots_along_unmerged() {
     let host = domain(State::Running).with(somebodys("before", Place::External, None, Some(UID)));
-    let seen = Seen { machine_goes: true, ..host.seen() };
-    let answer = next(&gone(TeardownPolicy::Delete), &Observed::Domain(Box::new(seen)), now());
-    assert!(matches!(answer, Next::Wait { why, .. } if why.word == "MachineTerminating"));
+    let answer = |merged| {
+        let seen = Seen { machine_goes: true, merged, ..host.seen() };
+        next(&gone(TeardownPolicy::Delete), &Observed::Domain(Box::new(seen)), now())
+    };
+    assert!(matches!(answer(MergeStage::NotBegun), Next::Wait { why, .. } if why.word == "MachineTerminating"));
+    // Its volume may stay, and would go on in what the guest has left.
+    let overlay = "/p/o".to_owned();
+    assert_eq!(answer(MergeStage::InQemu { overlay: overlay.clone() }), Next::Do(Step::Drop { overlay }));
     let why = || Reason::new("MachineNotFound", "");
     assert_eq!(next(&gone(TeardownPolicy::Delete), &Observed::NoDomain(why()), now()), Next::Done);
     // An agent that has just begun does not know its domains yet: the snapshot is not gone for that.
