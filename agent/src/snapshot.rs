@@ -3,7 +3,7 @@
 pub mod attempts;
 pub mod behind;
 mod execute;
-mod left;
+mod merged;
 pub mod observe;
 pub mod poll;
 
@@ -81,7 +81,13 @@ fn must_be_fresh(step: &Step) -> bool {
     match step {
         Step::Prepare { .. } => false,
         Step::Discard { .. } | Step::Take { .. } | Step::Record { .. } | Step::Claim { .. } => true,
-        Step::Merge | Step::Drop { .. } | Step::Settle | Step::Clear { .. } | Step::Strike | Step::Forget => true,
+        Step::Merge
+        | Step::Drop { .. }
+        | Step::Settle
+        | Step::Mend { .. }
+        | Step::Clear { .. }
+        | Step::Strike
+        | Step::Forget => true,
     }
 }
 

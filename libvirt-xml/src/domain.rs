@@ -228,7 +228,8 @@ pub struct Merged {
 /// When it is not XML, or a path cannot be carried by it.
 pub fn without_merged(inactive_xml: &str, merged: &[Merged]) -> Result<Option<String>, Error> {
     let mut tree = Tree::parse(inactive_xml)?;
-    Ok(if domain_edit::take_off(&mut tree, merged)? { Some(tree.write()?) } else { None })
+    let top = tree.top;
+    Ok(if domain_edit::take_off(&mut tree, top, merged)? { Some(tree.write()?) } else { None })
 }
 
 /// What a domain's XML tells beyond what we own.

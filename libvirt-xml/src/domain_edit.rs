@@ -169,8 +169,8 @@ fn put_disk(tree: &mut Tree, node: Node, disk: &Disk) -> Result<(), Error> {
 
 /// Puts disks that are on a merged file onto the one below, and drops what libvirt noted of chains with it: it reads them anew from the
 /// files' headers. Gives whether anything was changed.
-pub(crate) fn take_off(tree: &mut Tree, merged: &[Merged]) -> Result<bool, Error> {
-    let devices = tree.child_or_new(tree.top, "devices")?;
+pub(crate) fn take_off(tree: &mut Tree, domain: Node, merged: &[Merged]) -> Result<bool, Error> {
+    let devices = tree.child_or_new(domain, "devices")?;
     let disks: Vec<Node> = tree.children(devices, "disk").collect();
     let mut changed = false;
     for disk in disks {

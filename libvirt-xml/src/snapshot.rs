@@ -2,7 +2,7 @@
 
 use crate::read_only::{self, at, children, text_at};
 use crate::tree::Tree;
-use crate::{DiskFormat, Error, Merged, domain_read, without_merged};
+use crate::{DiskFormat, Error, Merged, domain_edit, domain_read, without_merged};
 use roxmltree::Node;
 
 /// Begins the description of a snapshot of ours; the object's UID follows.
@@ -233,6 +233,20 @@ pub fn without(xml: &str, overlays: &[&str]) -> Result<String, Error> {
     tree.write()
 }
 
+/// A snapshot's XML in which disks that it keeps in a merged file are kept in the one below; all else survives.
+///
+/// # Errors
+/// As [`claimed`].
+pub fn kept_below(xml: &str, merged: &[Merged]) -> Result<String, Error> {
+    let mut tree = Tree::parse(xml)?;
+    for name in ["domain", "inactiveDomain"] {
+        if let Some(domain) = tree.child(tree.top, name) {
+            domain_edit::take_off(&mut tree, domain, merged)?;
+        }
+    }
+    tree.write()
+}
+
 /// A snapshot's XML without libvirt's note that one which follows is being merged into it; all else survives.
 ///
 /// # Errors
@@ -342,6 +356,19 @@ mod tests {
         let files = was.files.iter().filter(|file| *file != overlay).cloned().collect();
         assert_eq!(is, Snapshot { disks: Vec::new(), places: Vec::new(), files, ..was });
         assert!(struck.contains(r#"<disk name="vda" snapshot="no"/>"#), "libvirt would decide for itself: {struck}");
+    }
+
+    #[test]
+    fn what_a_snapshot_keeps_in_a_merged_file_is_kept_below() {
+        let (overlay, below) = ("/p/shop.b-00000000.qcow2".to_owned(), "/p/shop.b-00000000.raw".to_owned());
+        let merged = [Merged { overlay: overlay.clone(), below: below.clone(), format: DiskFormat::Raw }];
+        let noted = TAKEN.replace("'/p/shop.a-00000000.raw'", &format!("'{overlay}'"));
+        let kept = Snapshot::parse(&kept_below(&noted, &merged).unwrap()).unwrap();
+        let was = Snapshot::parse(&noted).unwrap();
+        assert_eq!((&was.disks[0].file, was.disks[0].format), (&overlay, DiskFormat::Raw));
+        assert_eq!((&kept.disks[0].file, kept.disks[0].format), (&below, DiskFormat::Raw));
+        assert!(!kept.files.contains(&overlay));
+        assert_eq!(kept.disks[0].overlay, was.disks[0].overlay);
     }
 
     #[test]

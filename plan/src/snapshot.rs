@@ -74,7 +74,7 @@ pub struct Seen {
     pub current: Option<String>,
     /// Whether the object once said that its snapshot is there.
     pub was_there: bool,
-    /// A file that QEMU has open, and may write to, while libvirt, which died as the guest went on to it, believes in another.
+    /// A file that QEMU has open while libvirt, which died as QEMU turned to it, believes in another.
     pub adrift: Option<String>,
     /// Another snapshot that the disks are on, of which libvirt has yet to be given a record.
     pub unwritten: Option<String>,
@@ -146,13 +146,18 @@ pub enum OverlayFile {
 pub enum MergeStage {
     /// All its overlays are there, and used as libvirt says.
     NotBegun,
-    /// QEMU has merged this one and the running guest writes to the file below it; libvirt has not removed it.
+    /// QEMU has merged this one: the running guest, or the overlay that follows, is on the file below it; libvirt has not removed it.
     InQemu {
-        /// The overlay. What is in it is older than what is below.
+        /// The overlay. All that is in it is below, or was written over there since.
         overlay: String,
     },
     /// Overlays are gone, the files below them are there, and the machine's definition still names one that is gone.
     InFiles,
+    /// The same, and another snapshot is still kept in one that is gone, as libvirt's record of it says.
+    Below {
+        /// Name of the other.
+        snapshot: String,
+    },
     /// Some are gone, which the machine's definition does not name, and some are not.
     Partly,
     /// All are gone, and the machine's definition names none.
@@ -222,6 +227,11 @@ pub enum Step {
     },
     /// Take the machine's definition off overlays that were merged and are gone.
     Settle,
+    /// Write into the record of a snapshot that it is kept in the file below one that was merged.
+    Mend {
+        /// Name of the snapshot.
+        snapshot: String,
+    },
     /// Take libvirt's note off a record that something is still being merged into that snapshot.
     Clear {
         /// Name of the snapshot.
@@ -359,7 +369,7 @@ fn take(want: &Desired, seen: &Seen, now: Timestamp) -> Next {
 pub(crate) fn adrift(seen: &Seen) -> Option<Reason> {
     let message = match (&seen.adrift, &seen.unwritten) {
         (Some(path), _) => format!(
-            "libvirt died while it took or merged a snapshot: QEMU has {path} open, and libvirt does not know; restart the machine"
+            "libvirt died while it took or merged a snapshot, and does not know how QEMU uses {path}; restart the machine"
         ),
         (None, Some(other)) => format!("libvirt has yet to be told of snapshot {other}, which it took as it died"),
         (None, None) => return None,

@@ -10,7 +10,7 @@ use crds::conditions::{Type, find};
 use crds::storage_volume::Format;
 use crds::{Snapshot, TeardownPolicy};
 use kube::ResourceExt;
-use libvirt_xml::{Disk, Domain};
+use libvirt_xml::{Disk, Domain, Facts};
 use plan::names;
 use plan::snapshot::status::was_there;
 use std::collections::BTreeMap;
@@ -47,10 +47,10 @@ pub fn behind(
     context: &Context,
     (namespace, machine): (&str, &str),
     config: &Domain,
-    live: Option<&Domain>,
+    live: Option<&(Domain, Facts)>,
 ) -> io::Result<Behind> {
     let mut behind = Behind::default();
-    let has = |disk: &Disk| live.and_then(|live| live.disks.iter().find(|other| other.name == disk.name));
+    let has = |disk: &Disk| live.and_then(|(live, _)| live.disks.iter().find(|other| other.name == disk.name));
     for snapshot in context.stores.snapshots.state() {
         let is_of = snapshot.namespace().as_deref() == Some(namespace) && snapshot.spec.virtual_machine == machine;
         if !is_of || snapshot.status.as_ref().is_some_and(was_there) {
@@ -86,8 +86,11 @@ pub fn behind(
         }
     }
     let is_left = |is: &str, was: &str| is != was && names::is_same_volume(is, was) && is_gone(was);
-    let is_on_nothing = |disk: &&Disk| has(disk).is_some_and(|has| is_left(&disk.file, &has.file));
-    let merged = || config.disks.iter().find(is_on_nothing).map(|disk| disk.file.clone());
+    let is_over_nothing = |disk: &&Disk| {
+        let chain = live.and_then(|(_, facts)| facts.disks.iter().find(|chain| chain.target == disk.target));
+        chain.is_some_and(|chain| chain.below.iter().chain([&chain.file]).any(|file| is_left(&disk.file, file)))
+    };
+    let merged = || config.disks.iter().find(is_over_nothing).map(|disk| disk.file.clone());
     behind.adrift = behind.adrift.or_else(merged);
     Ok(behind)
 }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use libvirt::Take;
-use libvirt_xml::snapshot::{Part, Record, Request, claimed, finished, without};
+use libvirt_xml::snapshot::{Part, Record, Request, claimed, finished, kept_below, without};
 use libvirt_xml::{DiskFormat, Merged, without_merged};
 use plan::snapshot::{Observed, Step};
 use shell::Error;
@@ -70,6 +70,10 @@ pub async fn execute(context: &Arc<Context>, of: &Snapshot, step: Step, sight: &
         Step::Drop { overlay } => {
             drop_left(context, sight, overlay).await?;
             "remove an overlay that the guest has left"
+        }
+        Step::Mend { snapshot } => {
+            rewrite(context, sight, &snapshot, |xml| kept_below(xml, &sight.merged)).await?;
+            "write down that another is kept below it"
         }
         Step::Clear { snapshot } => {
             rewrite(context, sight, &snapshot, finished).await?;

@@ -1,7 +1,7 @@
 //! One look at the domain of a snapshot's machine, its snapshots and the files beside its disks.
 
-use super::behind::{behind, is_gone};
-use super::left::left;
+use super::behind::behind;
+use super::merged::{Looked, stage};
 use crate::chains;
 use crate::context::Context;
 use crate::virtual_machine::observe::state;
@@ -90,18 +90,12 @@ pub async fn observe(context: &Context, of: &Snapshot) -> libvirt::Result<Sight>
     let sizes = kept.filter_map(|disk| Some((disk.file.clone(), capacity(&disk.file, disk.format)?))).collect();
     let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
     let own = snapshots.iter().find(|snapshot| snapshot.name == name);
-    // Of one that stays it does not matter.
-    let goes = own.filter(|_| of.metadata.deletion_timestamp.is_some());
-    let running = live.as_ref().map(|(running, _)| running);
-    let left = left(context, &uuid, goes, running, &known.attempt).await;
-    let merged = own.map(|own| gone_overlays(own, running, &left)).unwrap_or_default();
-    let is_named = facts.files.iter().any(|file| merged.iter().any(|merged| merged.overlay == *file));
-    let stage = match left.into_iter().find(|overlay| !is_gone(overlay)) {
-        Some(overlay) => MergeStage::InQemu { overlay },
-        None if merged.is_empty() => MergeStage::NotBegun,
-        None if is_named => MergeStage::InFiles,
-        None if own.is_some_and(|own| merged.len() < own.disks.len()) => MergeStage::Partly,
-        None => MergeStage::Everywhere,
+    let (stage, merged) = match own.filter(|_| of.metadata.deletion_timestamp.is_some()) {
+        Some(record) => {
+            let (domain, records, live, attempt) = (&*uuid, &*snapshots, live.as_ref(), &known.attempt);
+            stage(context, &Looked { domain, record, records, config: &facts, live, attempt }).await
+        }
+        None => (MergeStage::NotBegun, Vec::new()),
     };
     let (inactive_xml, run) = (detail.inactive_xml.clone(), detail.summary.id);
     let seen = seen(context, of, known, detail, (&domain, &facts, live), snapshots, stage)?;
@@ -140,15 +134,14 @@ fn seen(
     snapshots: Vec<snapshot::Snapshot>,
     merged: MergeStage,
 ) -> libvirt::Result<Seen> {
-    let (running, live) = live.unzip();
     let chains = chains::of(domain.disks.iter().map(|disk| (disk.file.as_str(), format(disk.format))));
-    let named = own.files.iter().chain(live.iter().flat_map(|live| &live.files)).chain(chains.values().flatten());
+    let named = own.files.iter().chain(live.iter().flat_map(|(_, live)| &live.files)).chain(chains.values().flatten());
     let used: BTreeSet<&String> = named.chain(snapshots.iter().flat_map(|snapshot| &snapshot.files)).collect();
     let (name, uid) = (of.name_any(), of.uid().unwrap_or_default());
     let disk = |disk: &libvirt_xml::Disk| {
         let size = capacity(&disk.file, disk.format);
         let below = chains.get(&disk.file).map_or(&[][..], Vec::as_slice);
-        let now = running.iter().flat_map(|running| &running.disks).find(|now| now.name == disk.name).unwrap_or(disk);
+        let now = live.iter().flat_map(|(running, _)| &running.disks).find(|now| now.name == disk.name).unwrap_or(disk);
         SeenDisk {
             name: disk.name.clone(),
             target: disk.target.clone(),
@@ -181,7 +174,7 @@ fn seen(
         attempt => attempt,
     };
     let (namespace, machine) = (of.namespace().unwrap_or_default(), &of.spec.virtual_machine);
-    let behind = behind(context, (&namespace, machine), domain, running.as_ref()).map_err(unlooked)?;
+    let behind = behind(context, (&namespace, machine), domain, live.as_ref()).map_err(unlooked)?;
     let has_none = |other: &String| *other != name && !snapshots.iter().any(|snapshot| snapshot.name == *other);
     let unwritten = behind.on.into_iter().find(has_none);
     Ok(Seen {
@@ -199,18 +192,6 @@ fn seen(
         merged,
         can_merge: context.facts.lock().as_ref().is_some_and(|facts| facts.capabilities.external_snapshot),
     })
-}
-
-/// The snapshot's overlays that were merged and are gone, with the files below them. One that somebody removed under a running guest is not
-/// among them: QEMU says what it is on.
-fn gone_overlays(snapshot: &snapshot::Snapshot, live: Option<&Domain>, left: &[String]) -> Vec<Merged> {
-    let is_live = |overlay: &String| live.is_some_and(|live| live.disks.iter().any(|disk| disk.file == *overlay));
-    let is_merged = |overlay: &String| is_gone(overlay) && (!is_live(overlay) || left.contains(overlay));
-    let merged = snapshot.disks.iter().filter(|disk| Path::new(&disk.file).is_file()).filter_map(|disk| {
-        let overlay = disk.overlay.clone().filter(is_merged)?;
-        Some(Merged { overlay, below: disk.file.clone(), format: disk.format })
-    });
-    merged.collect()
 }
 
 /// Where a disk goes on: beside the first of its files that is a volume's in a pool of ours.

@@ -92,6 +92,8 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark, merging: Option<Str
     let (config, of_config) = domain_and_facts(&detail.inactive_xml).map_err(unreadable)?;
     let config = Domain { mark: Some(mark.clone()), ..config };
     let live = detail.live_xml.as_deref().map(domain_and_facts).transpose().map_err(unreadable)?;
+    let behind =
+        behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).map_err(unlooked)?;
     let (live, of_live) = live.unzip();
     let state = state(detail.summary.state);
     let memory = {
@@ -111,8 +113,6 @@ fn ours(context: &Context, detail: DomainDetail, mark: Mark, merging: Option<Str
     for disk in of_live.iter().flat_map(|facts| &facts.disks).filter(|disk| !disk.below.is_empty()) {
         chains.entry(disk.file.clone()).or_insert_with(|| disk.below.clone());
     }
-    let behind =
-        behind(context, (&mark.owner.namespace, &mark.owner.name), &config, live.as_ref()).map_err(unlooked)?;
     let seen = Seen {
         asked: memory.asked.filter(|_| matches!(mark.run, Run::Stopping { .. })),
         failures: memory.failures,

@@ -20,16 +20,11 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
         story.write("web", disk, 1, "0", "1M").unwrap();
     }
     // In the order of one that dies after the first of two disks.
-    merge_in_qemu(&story, "a", &files[0]).await;
+    merge_in_qemu(&story, "a", None, &files[0]).await;
     story.write("web", "a", 2, "2M", "1M").unwrap();
 
     story.api::<Snapshot>().delete("before", &Default::default()).await.unwrap();
-    until("the deletion waits for a restart", async || {
-        let status = story.snapshot("before").await.and_then(|snapshot| snapshot.status).unwrap_or_default();
-        let blocked = find(&status.conditions, Type::DeletionBlocked).map(|blocked| blocked.reason.clone());
-        if blocked.as_deref() == Some("LibvirtBehind") { Ok(()) } else { Err(format!("{status:?}")) }
-    })
-    .await;
+    is_blocked(&story, "before").await;
     let inactive = story.virsh("node-a", &["domblklist", "--inactive", "unnoted.web"]).unwrap();
     assert!(inactive.contains(&files[0]), "its next start is on the file that it writes to: {inactive}");
     story.apply(story.snapshot_manifest("after", "web", json!({}))).await.unwrap();
@@ -44,12 +39,7 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
     assert_eq!(story.virsh("node-a", &["domid", "unnoted.web"]).unwrap(), id, "the guest ran on");
     story.write("web", "a", 3, "4M", "1M").unwrap();
 
-    let restart = json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": "1"}}});
-    story.patch::<VirtualMachine>("web", restart).await;
-    until("the end of the snapshot", async || {
-        story.snapshot("before").await.map_or(Ok(()), |snapshot| Err(format!("{:?}", snapshot.status)))
-    })
-    .await;
+    restart(&story, "before").await;
     story.snapshot_is("after", "True", "Ready").await;
     story.delete::<Snapshot>("after").await;
     assert_eq!((story.in_libvirt("web"), story.sources("web")), (vec!["older".to_owned()], files));
@@ -62,8 +52,60 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
     story.end().await;
 }
 
-/// Does what libvirt asks of QEMU for a merge, but for its last word: the overlay stays open.
-async fn merge_in_qemu(story: &Story, disk: &str, below: &str) {
+#[tokio::test]
+async fn a_merge_below_the_last_overlay_that_libvirt_did_not_note_loses_nothing() {
+    let story = Story::alone("unnoted").await;
+    story.apply(story.with_disks("web", &[("a", "Raw"), ("b", "Qcow2")], json!({}))).await.unwrap();
+    story.vm_is("web", "True", "Running").await;
+    let (volumes, id) = (story.sources("web"), story.virsh("node-a", &["domid", "unnoted.web"]).unwrap());
+    story.take("one", "web", json!({})).await;
+    let overlays = story.sources("web");
+    for disk in ["a", "b"] {
+        story.write("web", disk, 1, "0", "1M").unwrap();
+    }
+    story.take("two", "web", json!({})).await;
+    story.write("web", "a", 2, "2M", "1M").unwrap();
+    for (disk, (overlay, below)) in ["a", "b"].into_iter().zip(overlays.iter().zip(&volumes)) {
+        merge_in_qemu(&story, disk, Some(overlay), below).await;
+    }
+    story.delete::<Snapshot>("one").await;
+    assert_eq!(story.virsh("node-a", &["domid", "unnoted.web"]).unwrap(), id, "the guest ran on");
+    assert_eq!((story.in_libvirt("web"), story.pool_files().len()), (vec!["two".to_owned()], 4));
+    let two = story.snapshot_is("two", "True", "Ready").await.status.unwrap();
+    assert!(two.disks.iter().map(|disk| &disk.path).eq(&volumes), "{:?}", two.disks);
+
+    // libvirt believes in the chain as it was until the guest starts again.
+    story.api::<Snapshot>().delete("two", &Default::default()).await.unwrap();
+    is_blocked(&story, "two").await;
+    restart(&story, "two").await;
+    assert_eq!((story.pool_files().len(), story.sources("web")), (2, volumes.clone()));
+    for (at, value) in [(0, 1), (2 << 20, 2)] {
+        assert_eq!(story.byte(&volumes[0], at).unwrap(), value, "at {at}");
+    }
+    story.end().await;
+}
+
+async fn is_blocked(story: &Story, snapshot: &str) {
+    until("the deletion waits for a restart", async || {
+        let status = story.snapshot(snapshot).await.and_then(|snapshot| snapshot.status).unwrap_or_default();
+        let blocked = find(&status.conditions, Type::DeletionBlocked).map(|blocked| blocked.reason.clone());
+        if blocked.as_deref() == Some("LibvirtBehind") { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+}
+
+/// Restarts the machine, and waits for the end of a snapshot that waited for it.
+async fn restart(story: &Story, snapshot: &str) {
+    let restart = json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": snapshot}}});
+    story.patch::<VirtualMachine>("web", restart).await;
+    until("the end of the snapshot", async || {
+        story.snapshot(snapshot).await.map_or(Ok(()), |snapshot| Err(format!("{:?}", snapshot.status)))
+    })
+    .await;
+}
+
+/// Does what libvirt asks of QEMU to merge the guest's overlay, or one below it, but for its last word: the overlay stays open.
+async fn merge_in_qemu(story: &Story, disk: &str, overlay: Option<&str>, below: &str) {
     let qemu = |command: Value| {
         let said = story.virsh("node-a", &["qemu-monitor-command", "unnoted.web", &command.to_string()]).unwrap();
         let said: Value = serde_json::from_str(&said).unwrap();
@@ -73,18 +115,23 @@ async fn merge_in_qemu(story: &Story, disk: &str, below: &str) {
     let alias = format!("/ua-disk-{disk}/");
     let devices = qemu(json!({"execute": "query-block"}));
     let device = devices.iter().find(|device| device["qdev"].as_str().is_some_and(|path| path.contains(&alias)));
-    let top = device.unwrap()["inserted"]["node-name"].clone();
+    let root = device.unwrap()["inserted"]["node-name"].clone();
     let nodes = qemu(json!({"execute": "query-named-block-nodes"}));
-    let is_below = |node: &&Value| node["file"] == below && node["drv"] == "qcow2";
-    let base = nodes.iter().find(is_below).unwrap()["node-name"].clone();
-    let commit = json!({"job-id": "behind", "device": top, "top-node": top, "base-node": base});
+    let node = |file: &str| {
+        let of = nodes.iter().filter(|node| node["file"] == file);
+        of.max_by_key(|node| node["drv"] == "qcow2").unwrap()["node-name"].clone()
+    };
+    let top = overlay.map_or(root.clone(), node);
+    let commit = json!({"job-id": "behind", "device": root, "top-node": top, "base-node": node(below)});
     qemu(json!({"execute": "block-commit", "arguments": commit}));
-    until("the job is ready", async || match &*qemu(json!({"execute": "query-block-jobs"})) {
-        [job] if job["ready"] == true => Ok(()),
-        other => Err(format!("{other:?}")),
-    })
-    .await;
-    qemu(json!({"execute": "block-job-complete", "arguments": {"device": "behind"}}));
+    if overlay.is_none() {
+        until("the job is ready", async || match &*qemu(json!({"execute": "query-block-jobs"})) {
+            [job] if job["ready"] == true => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+        qemu(json!({"execute": "block-job-complete", "arguments": {"device": "behind"}}));
+    }
     until("the job is over", async || match &*qemu(json!({"execute": "query-block-jobs"})) {
         [] => Ok(()),
         other => Err(format!("{other:?}")),

@@ -65,6 +65,7 @@ fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
     match &seen.merged {
         MergeStage::NotBegun | MergeStage::InQemu { .. } => {}
         MergeStage::InFiles => return Next::Do(Step::Settle),
+        MergeStage::Below { snapshot } => return Next::Do(Step::Mend { snapshot: snapshot.clone() }),
         MergeStage::Partly => return Next::Do(note().unwrap_or(Step::Strike)),
         MergeStage::Everywhere => return Next::Do(note().unwrap_or(Step::Forget)),
     }

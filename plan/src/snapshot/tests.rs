@@ -213,6 +213,7 @@ impl Model {
                 }
                 "settle"
             }
+            Step::Mend { .. } => panic!("nothing follows it"),
             Step::Clear { snapshot } => {
                 self.snapshots.iter_mut().find(|s| s.name == *snapshot).unwrap().unfinished = false;
                 "clear"
@@ -639,6 +640,11 @@ fn a_machine_that_goes_takes_its_snapshots_along_unmerged() {
         next(&gone(TeardownPolicy::Delete), &Observed::Domain(Box::new(seen)), now())
     };
     assert!(matches!(answer(MergeStage::NotBegun), Next::Wait { why, .. } if why.word == "MachineTerminating"));
+    // What libvirt knows of another that follows it comes before its own record goes.
+    let below = MergeStage::Below { snapshot: "later".into() };
+    let seen = Seen { merged: below, ..host.seen() };
+    let answer_of_other = next(&gone(TeardownPolicy::Delete), &Observed::Domain(Box::new(seen)), now());
+    assert_eq!(answer_of_other, Next::Do(Step::Mend { snapshot: "later".into() }));
     // Its volume may stay, and would go on in what the guest has left.
     let overlay = "/p/o".to_owned();
     assert_eq!(answer(MergeStage::InQemu { overlay: overlay.clone() }), Next::Do(Step::Drop { overlay }));
