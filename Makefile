@@ -37,6 +37,7 @@ check: packages ## format, lints and the pure crates' tests
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	cargo test --quiet --package crds --package libvirt-xml --package plan
+	cargo test --quiet --package e2e --bin mutants
 	cd e2e/cluster && other=$$(gofmt -l .) && test -z "$$other"
 
 .PHONY: test

@@ -48,15 +48,28 @@ impl Story {
     /// Writes bytes of one value as the guest of a machine on node-a would.
     ///
     /// # Errors
-    /// QEMU's.
+    /// libvirt's.
     pub fn write(&self, machine: &str, disk: &str, value: u8, at: &str, length: &str) -> Result<()> {
-        let device = format!("/machine/peripheral/ua-disk-{disk}/virtio-backend");
         for command in [format!("write -P {value} {at} {length}"), "flush".into()] {
-            let line = format!("qemu-io -d {device} \"{command}\"");
-            let said = self.virsh("node-a", &["qemu-monitor-command", &self.domain_name(machine), "--hmp", &line])?;
-            assert!(!said.contains("rror"), "{line}: {said}");
+            let said = self.qemu_io(machine, disk, &command)?;
+            assert!(!said.contains("rror"), "{disk}: {command}: {said}");
         }
         Ok(())
+    }
+
+    /// Whether bytes are all of one value, as the guest of a machine on node-a sees them.
+    ///
+    /// # Errors
+    /// libvirt's.
+    pub fn reads(&self, machine: &str, disk: &str, value: u8, at: &str, length: &str) -> Result<bool> {
+        let said = self.qemu_io(machine, disk, &format!("read -P {value} {at} {length}"))?;
+        assert!(!said.contains("rror"), "{disk}: {said}");
+        Ok(!said.contains("Pattern verification failed"))
+    }
+
+    fn qemu_io(&self, machine: &str, disk: &str, command: &str) -> Result<String> {
+        let line = format!("qemu-io -d /machine/peripheral/ua-disk-{disk}/virtio-backend \"{command}\"");
+        self.virsh("node-a", &["qemu-monitor-command", &self.domain_name(machine), "--hmp", &line])
     }
 
     /// Name, mode and length of each file in the story's pool on node-a.

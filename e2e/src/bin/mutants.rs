@@ -120,8 +120,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         breaks: "an overlay that the guest has left is not merged over what was written since",
         file: "plan/src/snapshot/removal.rs",
-        from: "Merged::InQemu { overlay } => return Next::Do(Step::Drop { overlay: overlay.clone() }),",
-        to: "Merged::InQemu { .. } => {}",
+        from: "return Next::Do(Step::Drop { overlay: overlay.clone() });",
+        to: "let _ = overlay;",
     },
     Mutant {
         breaks: "a disk leaves the definition before it leaves the guest",
@@ -159,9 +159,6 @@ fn run() -> Result<usize> {
     for mutant in MUTANTS {
         let path = copy.path().join(mutant.file);
         let sound = fs::read_to_string(&path)?;
-        if sound.matches(mutant.from).count() != 1 {
-            return Err(format!("{} does not hold {:?} once", mutant.file, mutant.from).into());
-        }
         fs::write(&path, sound.replace(mutant.from, mutant.to))?;
         let verdict = tests(copy.path())?;
         fs::write(&path, sound)?;
@@ -203,4 +200,18 @@ fn tests(dir: &Path) -> Result<Verdict> {
         return Ok(Verdict::Broken);
     }
     Ok(if cargo(&["test"])?.success() { Verdict::Pass } else { Verdict::Fail })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn each_bug_has_its_one_place() {
+        for mutant in MUTANTS {
+            let sound = fs::read_to_string(Path::new("..").join(mutant.file)).unwrap();
+            assert_eq!(sound.matches(mutant.from).count(), 1, "{}: {:?}", mutant.file, mutant.from);
+        }
+    }
 }
