@@ -55,7 +55,14 @@ pub async fn pass(snapshot: Arc<Snapshot>, context: Arc<Context>) -> Result<Case
         if must_be_fresh(&step) && !is_fresh(&context, &snapshot).await? {
             return Ok(Case::Until(Timestamp::now() + SignedDuration::from_secs(1)));
         }
-        execute::execute(&context, &snapshot, step, &sight).await?;
+        if let Err(error) = execute::execute(&context, &snapshot, step, &sight).await {
+            if matches!(goal, Goal::Vanish { .. }) {
+                let blocked = Next::Blocked { until: None, why: Reason::new("RemovalFailed", error.to_string()) };
+                let outcome = Outcome::Planned(&sight.observed, &blocked);
+                report(&context, &snapshot, Some(&goal), outcome, &sight.sizes).await?;
+            }
+            return Err(error);
+        }
     }
     Err(Error::Passing { act: "take the snapshot", message: format!("{EFFECTS} effects and no end") })
 }

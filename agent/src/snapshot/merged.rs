@@ -9,6 +9,7 @@ use libvirt_xml::snapshot::{Disk, Snapshot};
 use libvirt_xml::{Chain, DISK_ALIAS, Domain, Facts, Merged};
 use plan::snapshot::{Attempt, MergeStage};
 use serde_json::{Value, json};
+use std::fs;
 use std::path::Path;
 
 /// What there is of the machine of a snapshot that goes.
@@ -61,46 +62,53 @@ pub async fn stage(context: &Context, looked: &Looked<'_>) -> (MergeStage, Vec<M
 /// Whether an overlay has been merged for certain. That somebody removed it says so only where nothing is on it.
 fn is_merged(looked: &Looked<'_>, disk: &Disk, overlay: &str, left: &[String]) -> bool {
     let is_next = |other: &&Disk| other.file == overlay;
+    let live = || looked.live.into_iter().flat_map(|(_, live)| &live.disks);
+    // As libvirt believes.
+    let above = || live().find_map(|chain| above(chain, overlay));
     match &*looked.records.iter().flat_map(|record| &record.disks).filter(is_next).collect::<Vec<_>>() {
-        [] if live_file(looked, disk) == Some(overlay) => left.iter().any(|left| left == overlay),
-        [] => is_gone(overlay),
+        [] if live().any(|chain| chain.file == overlay) => left.iter().any(|left| left == overlay),
+        [] => is_gone(overlay) && above().is_none_or(|above| is_over(above, &disk.file)),
         // QEMU notes in the overlay that follows that it lies over the file below, once all is there.
-        [next] => {
-            let is_over =
-                |path| chains::under(path).is_ok_and(|under| under.is_some_and(|(file, _)| file == disk.file));
-            let is_unnoted = || looked.live.is_some_and(|(_, live)| live.disks.iter().any(|disk| is_in(disk, overlay)));
-            next.overlay.as_deref().is_some_and(is_over) && (is_gone(overlay) || is_unnoted())
-        }
+        [next] => next.overlay.as_deref().is_some_and(|next| is_over(next, &disk.file)) && holds(&disk.file, overlay),
         _ => false,
     }
 }
 
-fn is_in(disk: &Chain, file: &str) -> bool {
-    disk.below.iter().any(|below| below == file)
+/// The file right above one in a chain.
+fn above<'a>(chain: &'a Chain, file: &str) -> Option<&'a str> {
+    let at = chain.below.iter().position(|below| below == file)?;
+    Some(at.checked_sub(1).map_or(&chain.file, |above| &chain.below[above]))
 }
 
-fn live_file<'a>(looked: &Looked<'a>, disk: &Disk) -> Option<&'a str> {
-    let (live, _) = looked.live?;
-    live.disks.iter().find(|now| Some(&now.name) == disk.name.as_ref()).map(|now| now.file.as_str())
+fn is_over(overlay: &str, below: &str) -> bool {
+    chains::under(overlay).is_ok_and(|under| under.is_some_and(|(file, _)| file == below))
+}
+
+/// Whether what was in an overlay that nothing is on is below it: the file below was written to after it. Else somebody let the overlay that
+/// follows pull its contents up.
+fn holds(below: &str, overlay: &str) -> bool {
+    let written = |file: &str| fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+    is_gone(overlay) || written(below) >= written(overlay) || chains::is_blank(Path::new(overlay)).unwrap_or(false)
 }
 
 /// The overlays on which libvirt has the running guest, though QEMU has it on the file below. libvirt takes it amiss that QEMU is asked: only
 /// where something says that it may be so.
 async fn left(context: &Context, looked: &Looked<'_>) -> Vec<String> {
-    let is_live = |disk: &&Disk| live_file(looked, disk).is_some_and(|file| Some(file) == disk.overlay.as_deref());
-    let on: Vec<Disk> = looked.record.disks.iter().filter(is_live).cloned().collect();
+    let live = || looked.live.into_iter().flat_map(|(live, _)| &live.disks);
+    let named = |disk: &Disk| live().find(|now| Some(&now.file) == disk.overlay.as_ref()).map(|now| now.name.clone());
+    let on: Vec<(String, Disk)> =
+        looked.record.disks.iter().filter_map(|disk| Some((named(disk)?, disk.clone()))).collect();
     let has_failed = matches!(looked.attempt, Attempt::Failed { .. });
     let odd = tokio::task::spawn_blocking(move || {
         let is_odd = |disk: &Disk| disk.overlay.as_deref().is_some_and(is_gone) || is_written_to(&disk.file);
-        (!on.is_empty() && (has_failed || on.iter().any(is_odd))).then_some(on)
+        (!on.is_empty() && (has_failed || on.iter().any(|(_, disk)| is_odd(disk)))).then_some(on)
     });
     let Ok(Some(on)) = odd.await else { return Vec::new() };
     let told = context.libvirt.qemu_block_devices(looked.domain).await.map_err(|error| error.to_string());
     match told.and_then(|told| serde_json::from_str::<Value>(&told).map_err(|error| error.to_string())) {
         Ok(told) => {
-            let is_below =
-                |disk: &Disk| disk.name.as_ref().and_then(|name| file(&told, name)).as_ref() == Some(&disk.file);
-            on.into_iter().filter(is_below).filter_map(|disk| disk.overlay).collect()
+            let is_below = |(name, disk): &(String, Disk)| file(&told, name).as_ref() == Some(&disk.file);
+            on.into_iter().filter(is_below).filter_map(|(_, disk)| disk.overlay).collect()
         }
         Err(error) => {
             tracing::warn!("asking QEMU for the files of domain {}: {error}", looked.domain);

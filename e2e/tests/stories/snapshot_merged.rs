@@ -29,6 +29,8 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
     assert!(inactive.contains(&files[0]), "its next start is on the file that it writes to: {inactive}");
     story.apply(story.snapshot_manifest("after", "web", json!({}))).await.unwrap();
     story.snapshot_is("after", "False", "LibvirtBehind").await;
+    story.delete::<Snapshot>("after").await; // Nothing of it was made.
+    story.apply(story.snapshot_manifest("after", "web", json!({}))).await.unwrap();
     let vm = story.vm("web").await.and_then(|vm| vm.status).unwrap();
     assert!(find(&vm.conditions, Type::RestartRequired).is_some(), "{vm:?}");
     // A libvirtd that begins anew keeps the guest though the file that it believes in is gone.
@@ -43,7 +45,15 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
     story.snapshot_is("after", "True", "Ready").await;
     story.delete::<Snapshot>("after").await;
     assert_eq!((story.in_libvirt("web"), story.sources("web")), (vec!["older".to_owned()], files));
-    // libvirt had noted that something was being merged into it.
+    // As libvirt leaves it where it was killed while something was being merged into it.
+    let noted = story.virsh("node-a", &["snapshot-dumpxml", "--security-info", "unnoted.web", "older"]).unwrap();
+    let noted = noted.replacen("</disk>", "<snapshotDeleteInProgress/></disk>", 1);
+    let file = story.outside("node-a", "/var/lib/virtfleet/noted.xml");
+    std::fs::write(&file, noted).unwrap();
+    let redefine = ["snapshot-create", "unnoted.web", &file.display().to_string(), "--redefine", "--current"];
+    story.virsh("node-a", &redefine).unwrap();
+    let told = story.virsh("node-a", &["snapshot-dumpxml", "unnoted.web", "older"]).unwrap();
+    assert!(told.contains("snapshotDeleteInProgress"), "{told}");
     story.delete::<Snapshot>("older").await;
     assert_eq!((story.pool_files().len(), story.sources("web")), (2, volumes.clone()));
     for (at, value) in [(0, 1), (2 << 20, 2), (4 << 20, 3)] {
@@ -54,6 +64,12 @@ async fn a_merge_that_libvirt_did_not_note_loses_nothing() {
 
 #[tokio::test]
 async fn a_merge_below_the_last_overlay_that_libvirt_did_not_note_loses_nothing() {
+    for guest_ends in [false, true] {
+        merged_below(guest_ends).await;
+    }
+}
+
+async fn merged_below(guest_ends: bool) {
     let story = Story::alone("unnoted").await;
     story.apply(story.with_disks("web", &[("a", "Raw"), ("b", "Qcow2")], json!({}))).await.unwrap();
     story.vm_is("web", "True", "Running").await;
@@ -68,16 +84,29 @@ async fn a_merge_below_the_last_overlay_that_libvirt_did_not_note_loses_nothing(
     for (disk, (overlay, below)) in ["a", "b"].into_iter().zip(overlays.iter().zip(&volumes)) {
         merge_in_qemu(&story, disk, Some(overlay), below).await;
     }
-    story.delete::<Snapshot>("one").await;
-    assert_eq!(story.virsh("node-a", &["domid", "unnoted.web"]).unwrap(), id, "the guest ran on");
+    if guest_ends {
+        // libvirt has read the chain afresh by the time that the agent looks.
+        story.patch::<VirtualMachine>("web", json!({"spec": {"powerState": "Stopped"}})).await;
+        story.vm_is("web", "True", "Stopped").await;
+        story.delete::<Snapshot>("one").await;
+        story.patch::<VirtualMachine>("web", json!({"spec": {"powerState": "Running"}})).await;
+        story.vm_is("web", "True", "Running").await;
+    } else {
+        story.delete::<Snapshot>("one").await;
+        assert_eq!(story.virsh("node-a", &["domid", "unnoted.web"]).unwrap(), id, "the guest ran on");
+    }
     assert_eq!((story.in_libvirt("web"), story.pool_files().len()), (vec!["two".to_owned()], 4));
     let two = story.snapshot_is("two", "True", "Ready").await.status.unwrap();
     assert!(two.disks.iter().map(|disk| &disk.path).eq(&volumes), "{:?}", two.disks);
 
-    // libvirt believes in the chain as it was until the guest starts again.
-    story.api::<Snapshot>().delete("two", &Default::default()).await.unwrap();
-    is_blocked(&story, "two").await;
-    restart(&story, "two").await;
+    if guest_ends {
+        story.delete::<Snapshot>("two").await;
+    } else {
+        // libvirt believes in the chain as it was until the guest starts again.
+        story.api::<Snapshot>().delete("two", &Default::default()).await.unwrap();
+        is_blocked(&story, "two").await;
+        restart(&story, "two").await;
+    }
     assert_eq!((story.pool_files().len(), story.sources("web")), (2, volumes.clone()));
     for (at, value) in [(0, 1), (2 << 20, 2)] {
         assert_eq!(story.byte(&volumes[0], at).unwrap(), value, "at {at}");

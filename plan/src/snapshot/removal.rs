@@ -1,6 +1,9 @@
 //! How a snapshot goes, and what blocks it. Pure.
 
-use super::{Attempt, MergeStage, Next, Reason, Seen, Step, adrift, discard, find, left_behind, method, wait};
+use super::{
+    Attempt, MergeStage, Next, Overlay, OverlayFile, Reason, Seen, Step, adrift, discard, find, left_behind, method,
+    wait,
+};
 use crate::virtual_machine::State;
 use crds::TeardownPolicy;
 use jiff::Timestamp;
@@ -14,7 +17,9 @@ pub(crate) fn next(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen, n
         (TeardownPolicy::Delete | TeardownPolicy::Retain | TeardownPolicy::Orphan, None) => {
             match adrift(seen).or_else(|| left_behind(seen)) {
                 // Its object is what the overlay is known by, unless libvirt once knew it.
-                Some(why) if !seen.machine_goes && !seen.was_there => Next::Blocked { until: None, why },
+                Some(why) if !seen.machine_goes && !seen.was_there && has_overlay(seen) => {
+                    Next::Blocked { until: None, why }
+                }
                 Some(_) | None => {
                     let unwritten = || unwritten(policy, (name, uid), seen, now);
                     discard(seen).or_else(unwritten).unwrap_or(Next::Done)
@@ -24,6 +29,14 @@ pub(crate) fn next(policy: TeardownPolicy, name: &str, uid: &str, seen: &Seen, n
         (TeardownPolicy::Retain | TeardownPolicy::Orphan, Some(_)) => Next::Do(Step::Claim { uid: None }),
         (TeardownPolicy::Delete, Some(found)) => merge(found, seen, now),
     }
+}
+
+fn has_overlay(seen: &Seen) -> bool {
+    let is_there = |overlay: &Overlay| match overlay {
+        Overlay::At { file, .. } => *file != OverlayFile::Absent,
+        Overlay::NoPlace => false,
+    };
+    seen.disks.iter().any(|disk| is_there(&disk.overlay))
 }
 
 /// The disks are on its overlays and libvirt has no record of it, without which nothing merges them.
@@ -71,6 +84,10 @@ fn merge(found: &Snapshot, seen: &Seen, now: Timestamp) -> Next {
     }
     if let Some(why) = adrift(seen).or_else(|| blocker(found, seen)) {
         return Next::Blocked { until: None, why };
+    }
+    // What was being merged into it and failed is whole above it.
+    if found.unfinished {
+        return Next::Do(Step::Clear { snapshot: found.name.clone() });
     }
     failed("MergeFailed", seen, now).unwrap_or(Next::Do(Step::Merge))
 }
