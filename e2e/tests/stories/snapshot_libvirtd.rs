@@ -129,8 +129,12 @@ async fn goes(story: &Story, name: &str) -> bool {
 async fn restart(story: &Story, run_before: &str) -> String {
     let restart = json!({"metadata": {"annotations": {"virtfleet.dev/restartedAt": run_before}}});
     story.patch::<VirtualMachine>("web", restart).await;
-    let id =
-        until("another run", async || Some(run(story).await).filter(|id| id != run_before).ok_or("the same")).await;
+    let id = until("another run", async || match &*run(story).await {
+        "-" => Err("it is off"),
+        id if id == run_before => Err("the same"),
+        id => Ok(id.to_owned()),
+    })
+    .await;
     story.vm_is("web", "True", "Running").await;
     id
 }
