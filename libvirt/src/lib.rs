@@ -9,6 +9,7 @@ mod domains;
 pub mod error;
 pub mod event;
 mod ffi;
+mod guest;
 mod host;
 mod keeper;
 pub mod lane;
