@@ -55,9 +55,12 @@ fn nothing_is_asked_of_a_libvirt_that_does_not_know_where_the_guest_writes() {
             let answer = next(&goal, &Observed::Domain(Box::new(seen)), now());
             let waits =
                 matches!(&answer, Next::Wait { why, .. } | Next::Blocked { why, .. } if why.word == "LibvirtBehind");
-            // Or nothing of it was ever made.
-            let is_none = host.overlays.is_empty() && matches!(goal, Goal::Vanish { .. });
-            assert!(waits || ((is_there || is_none) && answer == Next::Done), "{goal:?}: {answer:?}");
+            let is_done = match goal {
+                Goal::Exist(_) => is_there,
+                // Nothing of it was ever made.
+                Goal::Vanish { .. } => !is_there && host.overlays.is_empty(),
+            };
+            assert!(if is_done { answer == Next::Done } else { waits }, "{goal:?}: {answer:?}");
         }
     }
 }
